@@ -1,0 +1,142 @@
+"""Judge send results: what each answer proves about its token, and what became of the prompt as a whole.
+
+Pure: answers in, verdicts and outcomes out.
+"""
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from worker.answers import read_apns, read_fcm
+from worker.events import Channel, Event, SendResult
+from worker.rules import (
+    ACCEPTED,
+    APNS_RULES,
+    FCM_RULES,
+    PRESUMED_DEAD,
+    PROVEN_DEAD,
+    TRANSIENT,
+    UNPROVEN,
+    Evidence,
+)
+
+Status = Literal["delivered", "failed", "skipped"]
+
+
+class Verdict(NamedTuple):
+    """The judgement of one send result."""
+
+    reason: str
+    evidence: Evidence
+    #: APNs' word on when the token died; a device registered later is alive.
+    dead_since: datetime | None = None
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the token is to be deleted, unless its device registered again meanwhile."""
+        return self.evidence in (PROVEN_DEAD, PRESUMED_DEAD)
+
+
+class StaleToken(NamedTuple):
+    """A token to delete where it was registered before `before`."""
+
+    token: str
+    before: datetime
+    reason: str
+
+
+class Failure(NamedTuple):
+    """A send result that was not accepted, for the log."""
+
+    token: str
+    channel: Channel
+    http_status: int | None
+    verdict: Verdict
+
+
+class Outcome(NamedTuple):
+    """What became of one prompt: the row to write, and the tokens found dead on the way."""
+
+    peer_mentor_id: UUID
+    chapter_id: UUID
+    scenario_rule_id: UUID
+    delivered_at: datetime
+    delivery_channel: Channel
+    idempotency_key: str
+    status: Status
+    #: Why it failed or was skipped; None when delivered.
+    reason: str | None
+    #: False: no row yet, the sender will try again.
+    final: bool
+    stale: tuple[StaleToken, ...]
+    failures: tuple[Failure, ...]
+
+
+def classify(channel: Channel, http_status: int | None, body: object) -> Verdict:
+    """Judge one answer. Never raises, whatever the body is.
+
+    `http_status`: HTTP status, None when there was no answer. `body`: the answer as it came.
+    """
+    if channel == "fcm":
+        fcm = read_fcm(http_status, body)
+        for fcm_rule in FCM_RULES:
+            if fcm_rule.matches(fcm):
+                return Verdict(fcm_rule.reason, fcm_rule.evidence)
+    apns = read_apns(http_status, body)
+    for apns_rule in APNS_RULES:
+        if apns_rule.matches(apns):
+            return Verdict(apns_rule.reason, apns_rule.evidence, apns.dead_since)
+    raise AssertionError("the last rule of each table matches everything")
+
+
+def fold(event: Event) -> Outcome:
+    """Fold an event's send results into what became of the prompt.
+
+    Delivered when any result was accepted, failed when none was, skipped when there were none. Apart from the
+    channel (that of the first accepted result), the order of the results does not matter.
+    """
+    accepted: list[tuple[SendResult, Channel, datetime]] = []
+    failures: list[Failure] = []
+    stale: list[StaleToken] = []
+    for result in event.results or ():
+        channel = result.delivery_channel or event.delivery_channel
+        sent_at = result.sent_at or event.attempted_at
+        verdict = classify(channel, result.http_status, result.body)
+        if verdict.evidence is ACCEPTED:
+            accepted.append((result, channel, sent_at))
+            continue
+        failures.append(Failure(result.token, channel, result.http_status, verdict))
+        if verdict.prunes:
+            before = min(sent_at, verdict.dead_since or sent_at)
+            stale.append(StaleToken(result.token, before, verdict.reason))
+    if accepted and stale:
+        # A token that was accepted at or after its death notice is alive: the later word counts.
+        alive = {result.token: sent_at for result, _, sent_at in sorted(accepted, key=lambda a: a[2])}
+        stale = [s for s in stale if s.token not in alive or alive[s.token] < s.before]
+
+    status: Status
+    if accepted:
+        status, reason = "delivered", None
+    elif failures:
+        status, reason = "failed", min(map(_severity, failures))[1]
+    else:
+        status, reason = "skipped", event.skipped or "no_results"
+    return Outcome(
+        event.peer_mentor_id,
+        event.chapter_id,
+        event.scenario_rule_id,
+        event.attempted_at,
+        accepted[0][1] if accepted else event.delivery_channel,
+        event.key,
+        status,
+        reason,
+        event.final,
+        tuple(stale),
+        tuple(failures),
+    )
+
+
+def _severity(failure: Failure) -> tuple[int, str]:
+    # Of several failed results the prompt's reason is the one most worth a look: ours before theirs.
+    order = (UNPROVEN, TRANSIENT, PRESUMED_DEAD, PROVEN_DEAD)
+    return order.index(failure.verdict.evidence), failure.verdict.reason
