@@ -1,0 +1,53 @@
+"""Structured logs: one JSON object a line, and the one list of what can be logged."""
+
+import hashlib
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+#: Every event name this project logs, with its meaning. Adding a line to the log starts here.
+EVENTS: dict[str, str] = {
+    "outcomes_recorded": "one job's summary: counts by status and reason, tokens pruned and kept, duration",
+    "send_failed": "one send result that was not accepted: channel, status, reason, evidence, token hash",
+    "conflicting_duplicate": "an event whose key is already recorded with another status; the first stays",
+    "guard_off": "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart",
+    "database_unavailable": "a passing PostgreSQL fault; the job waits and tries again",
+}
+
+logger = logging.getLogger("notiflog")
+
+
+class JsonFormatter(logging.Formatter):
+    """One line per record, ASCII only, so that no logged value can forge a second line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            # Only fields given by `log`: a record's other extras may hold job arguments, hence tokens.
+            **getattr(record, "notiflog", {}),
+        }
+        return json.dumps(line, default=str)
+
+
+def setup() -> None:
+    """Write to standard output, unless the host program has set up logging itself. Idempotent."""
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.propagate = False
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def log(event: str, level: int = logging.INFO, **fields: object) -> None:
+    """Log one of EVENTS with its fields; never a token, a password or a person's data."""
+    logger.log(level, event, extra={"notiflog": fields})
+
+
+def token_hash(token: str) -> str:
+    """A short fingerprint of a device token: enough to follow one through the log, useless to send to."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:12]

@@ -1,0 +1,165 @@
+"""Every statement that records outcomes and prunes tokens. Takes a connection, opens none.
+
+Two writers never deadlock here: keys are inserted in sorted order, and all keys before any token.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from worker import db
+from worker.classify import Outcome, StaleToken, Status
+from worker.config import Settings
+
+#: Insert outcomes, skipping keys that exist; returns the keys that are new.
+INSERT_OUTCOMES = """
+insert into public.follow_up_notification_log
+       (peer_mentor_id, chapter_id, scenario_rule_id, delivered_at, delivery_channel, idempotency_key, status)
+select * from unnest(
+  %b::uuid[], %b::uuid[], %b::uuid[], %b::timestamptz[], %b::text[], %b::text[], %b::text[])
+on conflict (idempotency_key) do nothing
+returning idempotency_key
+"""
+
+#: The statuses recorded for some keys.
+SELECT_STATUSES = """
+select idempotency_key, status from public.follow_up_notification_log where idempotency_key = any(%b)
+"""
+
+#: Delete stale tokens registered before their death notice; returns (deleted, kept because registered later).
+#: A notice dated well into the future proves nothing about now (a clock is wrong) and deletes nothing.
+PRUNE_TOKENS = """
+with stale as materialized (
+  select token, before from unnest(%b::text[], %b::timestamptz[]) as notice (token, before)
+),
+pruned as (
+  delete from {table} as device using stale
+  where device.{token} = stale.token
+    and device.{registered} < stale.before and stale.before < now() + interval '5 minutes'
+  returning 1
+)
+select (select count(*) from pruned),
+       (select count(*) from {table} as device join stale on device.{token} = stale.token)
+"""
+
+#: The same for a table that does not know when a token was registered.
+PRUNE_TOKENS_UNGUARDED = """
+with pruned as (delete from {table} as device where device.{token} = any(%b) returning 1)
+select (select count(*) from pruned), (select count(*) from pruned)
+"""
+
+# How many parts a batch is split into to find the rows PostgreSQL refuses: enough to get there in few
+# rounds, few enough that one bad row costs little.
+_SPLIT = 8
+
+
+class Pruned(NamedTuple):
+    """What became of the stale tokens."""
+
+    deleted: int = 0
+    #: Found, but registered after they were reported dead: the device is alive.
+    kept: int = 0
+
+
+class Recorded(NamedTuple):
+    """What became of the outcomes, by idempotency key."""
+
+    inserted: frozenset[str]
+    #: Statuses already on record for keys that were not inserted.
+    known: dict[str, Status]
+    #: Refused by a constraint: its column or name.
+    refused: dict[str, str]
+    pruned: Pruned
+
+
+def write(
+    connection: psycopg.Connection,
+    settings: Settings,
+    outcomes: Iterable[Outcome],
+    stale: Iterable[StaleToken],
+) -> Recorded:
+    """Record outcomes and prune stale tokens in one transaction.
+
+    Of outcomes with one key the first counts. Rows that PostgreSQL refuses (their user, chapter or rule does
+    not exist) are singled out; all others are recorded. Tokens are pruned whether or not a row was new.
+    Raises psycopg.Error with nothing written.
+    """
+    first: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        first.setdefault(outcome.idempotency_key, outcome)
+    rows = [first[key] for key in sorted(first)]
+    stale = list(stale)
+    try:
+        with db.transaction(connection):
+            inserted = _insert(connection, rows)
+            return _finish(connection, settings, rows, inserted, {}, stale)
+    except (psycopg.IntegrityError, psycopg.DataError):
+        # Some row is bad. The foreign keys themselves tell which: reading the parent tables instead would
+        # need privileges on them, and row level security there would make every parent look missing.
+        with db.transaction(connection):
+            refused: dict[str, str] = {}
+            inserted = _insert_isolating(connection, rows, refused)
+            return _finish(connection, settings, rows, inserted, refused, stale)
+
+
+def _finish(
+    connection: psycopg.Connection,
+    settings: Settings,
+    rows: Sequence[Outcome],
+    inserted: frozenset[str],
+    refused: dict[str, str],
+    stale: list[StaleToken],
+) -> Recorded:
+    known: dict[str, Status] = {}
+    if len(inserted) + len(refused) < len(rows):
+        others = [r.idempotency_key for r in rows if r.idempotency_key not in inserted | refused.keys()]
+        known = dict(connection.execute(SELECT_STATUSES, [others]).fetchall())
+    return Recorded(inserted, known, refused, _prune(connection, settings, stale))
+
+
+def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
+    if not rows:
+        return frozenset()
+    columns = [list(column) for column in list(zip(*rows, strict=True))[:7]]
+    return frozenset(key for (key,) in connection.execute(INSERT_OUTCOMES, columns))
+
+
+def _insert_isolating(
+    connection: psycopg.Connection, rows: Sequence[Outcome], refused: dict[str, str]
+) -> frozenset[str]:
+    try:
+        with connection.transaction():  # a savepoint
+            return _insert(connection, rows)
+    except (psycopg.IntegrityError, psycopg.DataError) as error:
+        if len(rows) == 1:
+            refused[rows[0].idempotency_key] = _blame(error)
+            return frozenset()
+    step = -(-len(rows) // _SPLIT)
+    parts = (rows[start : start + step] for start in range(0, len(rows), step))
+    return frozenset().union(*(_insert_isolating(connection, part, refused) for part in parts))
+
+
+def _blame(error: psycopg.Error) -> str:
+    constraint = error.diag.constraint_name or error.sqlstate or "constraint"
+    columns = ("peer_mentor_id", "chapter_id", "scenario_rule_id")
+    return next((column for column in columns if column in constraint), constraint)
+
+
+def _prune(connection: psycopg.Connection, settings: Settings, stale: Sequence[StaleToken]) -> Pruned:
+    if not stale:
+        return Pruned()
+    # Of several notices about one token the latest counts; sorted, so that two writers lock in one order.
+    latest = {notice.token: notice.before for notice in sorted(stale, key=lambda notice: notice.before)}
+    tokens = sorted(latest)
+    names = {"table": sql.Identifier(*settings.token_table), "token": sql.Identifier(settings.token_column)}
+    if settings.token_registered_column is None:
+        statement = sql.SQL(PRUNE_TOKENS_UNGUARDED).format(**names)
+        found = connection.execute(statement, [tokens]).fetchone()
+    else:
+        registered = sql.Identifier(settings.token_registered_column)
+        statement = sql.SQL(PRUNE_TOKENS).format(registered=registered, **names)
+        found = connection.execute(statement, [tokens, [latest[token] for token in tokens]]).fetchone()
+    deleted, before = found or (0, 0)
+    return Pruned(deleted, before - deleted)
