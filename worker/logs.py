@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            # Only fields given by `log`: a record's other extras may hold job arguments, hence tokens.
+            # Only what `info` and `warning` got: other extras may hold a job's arguments, hence tokens.
             **getattr(record, "notiflog", {}),
         }
         return json.dumps(line, default=str)
@@ -43,9 +43,14 @@ def setup() -> None:
         logger.setLevel(logging.INFO)
 
 
-def log(event: str, level: int = logging.INFO, **fields: object) -> None:
+def info(event: str, **fields: object) -> None:
     """Log one of EVENTS with its fields; never a token, a password or a person's data."""
-    logger.log(level, event, extra={"notiflog": fields})
+    logger.info(event, extra={"notiflog": fields})
+
+
+def warning(event: str, **fields: object) -> None:
+    """Log one of EVENTS that somebody may have to look at; the same restraint applies."""
+    logger.warning(event, extra={"notiflog": fields})
 
 
 def token_hash(token: str) -> str:

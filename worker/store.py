@@ -28,8 +28,8 @@ SELECT_STATUSES = """
 select idempotency_key, status from public.follow_up_notification_log where idempotency_key = any(%b)
 """
 
-#: Delete stale tokens registered before their death notice; returns (deleted, kept because registered later).
-#: A notice dated well into the future proves nothing about now (a clock is wrong) and deletes nothing.
+#: Delete stale tokens registered before their death notice; returns (token, deleted) of those found. A notice
+#: dated well into the future proves nothing about now (a clock is wrong) and deletes nothing.
 PRUNE_TOKENS = """
 with stale as materialized (
   select token, before from unnest(%b::text[], %b::timestamptz[]) as notice (token, before)
@@ -38,29 +38,21 @@ pruned as (
   delete from {table} as device using stale
   where device.{token} = stale.token
     and device.{registered} < stale.before and stale.before < now() + interval '5 minutes'
-  returning 1
+  returning device.{token} as token
 )
-select (select count(*) from pruned),
-       (select count(*) from {table} as device join stale on device.{token} = stale.token)
+select token, true from pruned
+union
+select device.{token}, false from {table} as device join stale on device.{token} = stale.token
 """
 
 #: The same for a table that does not know when a token was registered.
 PRUNE_TOKENS_UNGUARDED = """
-with pruned as (delete from {table} as device where device.{token} = any(%b) returning 1)
-select (select count(*) from pruned), (select count(*) from pruned)
+delete from {table} as device where device.{token} = any(%b) returning device.{token}, true
 """
 
 # How many parts a batch is split into to find the rows PostgreSQL refuses: enough to get there in few
 # rounds, few enough that one bad row costs little.
 _SPLIT = 8
-
-
-class Pruned(NamedTuple):
-    """What became of the stale tokens."""
-
-    deleted: int = 0
-    #: Found, but registered after they were reported dead: the device is alive.
-    kept: int = 0
 
 
 class Recorded(NamedTuple):
@@ -71,7 +63,10 @@ class Recorded(NamedTuple):
     known: dict[str, Status]
     #: Refused by a constraint: its column or name.
     refused: dict[str, str]
-    pruned: Pruned
+    #: Stale tokens that were deleted.
+    pruned: frozenset[str]
+    #: Stale tokens whose device registered again after they were reported dead: it is alive.
+    kept: frozenset[str]
 
 
 def write(
@@ -116,7 +111,7 @@ def _finish(
     if len(inserted) + len(refused) < len(rows):
         others = [r.idempotency_key for r in rows if r.idempotency_key not in inserted | refused.keys()]
         known = dict(connection.execute(SELECT_STATUSES, [others]).fetchall())
-    return Recorded(inserted, known, refused, _prune(connection, settings, stale))
+    return Recorded(inserted, known, refused, *_prune(connection, settings, stale))
 
 
 def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
@@ -147,19 +142,21 @@ def _blame(error: psycopg.Error) -> str:
     return next((column for column in columns if column in constraint), constraint)
 
 
-def _prune(connection: psycopg.Connection, settings: Settings, stale: Sequence[StaleToken]) -> Pruned:
+def _prune(
+    connection: psycopg.Connection, settings: Settings, stale: Sequence[StaleToken]
+) -> tuple[frozenset[str], frozenset[str]]:
     if not stale:
-        return Pruned()
+        return frozenset(), frozenset()
     # Of several notices about one token the latest counts; sorted, so that two writers lock in one order.
     latest = {notice.token: notice.before for notice in sorted(stale, key=lambda notice: notice.before)}
     tokens = sorted(latest)
     names = {"table": sql.Identifier(*settings.token_table), "token": sql.Identifier(settings.token_column)}
     if settings.token_registered_column is None:
-        statement = sql.SQL(PRUNE_TOKENS_UNGUARDED).format(**names)
-        found = connection.execute(statement, [tokens]).fetchone()
+        found = connection.execute(sql.SQL(PRUNE_TOKENS_UNGUARDED).format(**names), [tokens])
     else:
-        registered = sql.Identifier(settings.token_registered_column)
-        statement = sql.SQL(PRUNE_TOKENS).format(registered=registered, **names)
-        found = connection.execute(statement, [tokens, [latest[token] for token in tokens]]).fetchone()
-    deleted, before = found or (0, 0)
-    return Pruned(deleted, before - deleted)
+        names["registered"] = sql.Identifier(settings.token_registered_column)
+        before = [latest[token] for token in tokens]
+        found = connection.execute(sql.SQL(PRUNE_TOKENS).format(**names), [tokens, before])
+    rows = found.fetchall()
+    deleted = frozenset(token for token, was_deleted in rows if was_deleted)
+    return deleted, frozenset(token for token, _ in rows) - deleted

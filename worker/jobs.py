@@ -1,0 +1,206 @@
+"""The RQ jobs, and the one way from payloads to rows: judge, write, account."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import psycopg
+from rq import Retry, get_current_job
+
+from worker import db, logs, store
+from worker.classify import Outcome, Status, fold
+from worker.config import Settings, settings
+from worker.events import InvalidEvent, Rejected, decode_all
+
+# While PostgreSQL is away the job waits, at most this share of its timeout, and then returns to the queue.
+_PATIENCE = 0.25
+_DEFAULT_TIMEOUT = 180  # RQ's, in seconds
+_LONGEST_PAUSE = 10.0
+# A passing fault must not end in the failed registry: practically without limit, some pauses each.
+_AGAIN = Retry(max=1_000_000)
+
+_PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
+_PARENTS = {"peer_mentor_id": "user", "chapter_id": "chapter", "scenario_rule_id": "scenario rule"}
+_LISTED = 1000
+
+
+class RejectedEvents(Exception):
+    """Some events of a job could not be recorded; all others are. One line says what is wrong with each."""
+
+    def __init__(self, rejected: Sequence[Rejected], events: int) -> None:
+        self.rejected = tuple(rejected)
+        head = (
+            f"{len(rejected)} of {events} events rejected, all others are recorded; correct them and enqueue:"
+        )
+        lines = [str(line) for line in rejected[:_LISTED]]
+        if rest := rejected[_LISTED:]:
+            lines.append(f"and {len(rest)} more: " + ", ".join(str(line.position) for line in rest))
+        super().__init__("\n".join((head, *lines)))
+
+
+class Batch(NamedTuple):
+    """One job's events, judged."""
+
+    events: int
+    #: Outcomes by the event's position in the job.
+    outcomes: list[tuple[int, Outcome]]
+    rejected: list[Rejected]
+
+
+class Report(NamedTuple):
+    """What became of one job's events."""
+
+    summary: dict[str, Any]
+    rejected: list[Rejected]
+
+
+def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
+    """Record what became of push prompts. The job to enqueue on the queue `notiflog`.
+
+    `events`: payloads of the wire contract, see README. Returns the summary, or RQ's Retry while PostgreSQL
+    is away. Raises RejectedEvents once every good event is recorded, and DatabaseFault for a fault that will
+    not pass by itself; neither carries a token or a row's data.
+    """
+    logs.setup()
+    batch = judge(events)
+    for pause in _pauses():
+        try:
+            with closing(db.connect(settings().database_url)) as connection:
+                (report,) = record(connection, settings(), [batch])
+            break
+        except psycopg.Error as error:
+            if not db.is_transient(error):
+                raise db.DatabaseFault(db.explain(error)) from None
+            logs.warning("database_unavailable", problem=db.explain(error), retry_in=pause)
+            time.sleep(pause)
+    else:
+        return _AGAIN
+    if report.rejected:
+        if job := get_current_job():
+            job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for
+        raise RejectedEvents(report.rejected, batch.events)
+    return report.summary
+
+
+def judge(payloads: object) -> Batch:
+    """Decode and classify a job's events; touches nothing outside. Raises InvalidEvent if it is no list."""
+    if not isinstance(payloads, list | tuple):
+        raise InvalidEvent("$", f"expected a list of events, got {type(payloads).__name__}")
+    events, rejected = decode_all(payloads)
+    return Batch(len(payloads), [(position, fold(event)) for position, event in events], rejected)
+
+
+def record(connection: psycopg.Connection, config: Settings, batches: Sequence[Batch]) -> list[Report]:
+    """Write some jobs' outcomes in one transaction, and log one summary of them all.
+
+    Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
+    confirmation was lost.
+    """
+    started = time.perf_counter()
+    outcomes = [outcome for batch in batches for _, outcome in batch.outcomes]
+    stale = [token for outcome in outcomes for token in outcome.stale]
+    recorded = store.write(connection, config, [outcome for outcome in outcomes if outcome.final], stale)
+    written: dict[str, Status] = {}
+    reports = [_account(batch, recorded, written) for batch in batches]
+
+    if stale and config.token_registered_column is None:
+        logs.warning("guard_off", stale=len(stale))
+    for outcome in outcomes:
+        _log_failures(outcome)
+    ms = round((time.perf_counter() - started) * 1000, 1)
+    logs.info("outcomes_recorded", jobs=len(batches), **_total(reports), ms=ms)
+    return reports
+
+
+def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status]) -> Report:
+    """Tell for each event what became of it: new row, duplicate, rejected, or not final yet.
+
+    `written` collects the new rows, so that a second event of the same key counts as a duplicate.
+    """
+    count = dict.fromkeys(("delivered", "failed", "skipped", "retrying", "duplicates", "conflicting"), 0)
+    failed_by: Counter[str] = Counter()
+    skipped_by: Counter[str] = Counter()
+    stale: set[str] = set()
+    refused: list[Rejected] = []
+    for position, outcome in batch.outcomes:
+        key, status = outcome.idempotency_key, outcome.status
+        stale.update(notice.token for notice in outcome.stale)
+        if not outcome.final:
+            count["retrying"] += 1
+        elif key in recorded.refused:
+            refused.append(_refusal(position, recorded.refused[key]))
+        elif key in recorded.inserted and key not in written:
+            written[key] = status
+            count[status] += 1
+            if status == "failed":
+                failed_by[outcome.reason or ""] += 1
+            elif status == "skipped":
+                skipped_by[_plain(outcome.reason)] += 1
+        else:
+            count["duplicates"] += 1
+            stored = written.get(key) or recorded.known.get(key, status)
+            if stored != status:
+                count["conflicting"] += 1
+                logs.warning("conflicting_duplicate", stored=stored, reported=status)
+    rejected = sorted((*batch.rejected, *refused))
+    summary = {
+        "events": batch.events,
+        **count,
+        "rejected": len(rejected),
+        "pruned": len(stale & recorded.pruned),
+        "kept": len(stale & recorded.kept),
+        "failed_by": dict(failed_by),
+        "skipped_by": dict(skipped_by),
+    }
+    return Report(summary, rejected)
+
+
+def _total(reports: Sequence[Report]) -> dict[str, Any]:
+    """The sum of some summaries."""
+    if len(reports) == 1:
+        return reports[0].summary
+    total: dict[str, Any] = {}
+    for summary, _ in reports:
+        for name, value in summary.items():
+            if isinstance(value, dict):
+                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def _log_failures(outcome: Outcome) -> None:
+    for failure in outcome.failures:
+        logs.info(
+            "send_failed",
+            channel=failure.channel,
+            http_status=failure.http_status,
+            reason=failure.verdict.reason,
+            evidence=failure.verdict.evidence,
+            token=logs.token_hash(failure.token),
+        )
+
+
+def _refusal(position: int, constraint: str) -> Rejected:
+    if parent := _PARENTS.get(constraint):
+        return Rejected(position, f"$.{constraint}", f"there is no such {parent}")
+    return Rejected(position, "$", f"PostgreSQL refuses the row: {constraint}")
+
+
+def _plain(reason: str | None) -> str:
+    # Free text of the producer's: what does not look like a name could be about a person.
+    return reason if reason and _PLAIN_REASON.fullmatch(reason) else "other"
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds to wait after each try, doubling, until the patience is used up."""
+    job = get_current_job()
+    timeout = job.timeout if job and job.timeout and job.timeout > 0 else _DEFAULT_TIMEOUT
+    deadline = time.monotonic() + _PATIENCE * timeout
+    pause = 0.5
+    while time.monotonic() < deadline:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
