@@ -8,12 +8,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from worker.config import ConfigError
 
+#: Seconds after which PostgreSQL ends a statement of ours.
+STATEMENT_TIMEOUT = 60
+
 # In every transaction, and never outside one: behind a transaction pooler a plain SET would reach other
 # clients. The limits end a wait for a lock or for a half-open session's uncommitted key; all are below RQ's
 # default job timeout of 180 s.
-_LIMITS = """
+_LIMITS = f"""
 select set_config('lock_timeout', '10s', true),
-       set_config('statement_timeout', '60s', true),
+       set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', true),
        set_config('idle_in_transaction_session_timeout', '60s', true)
 """
 

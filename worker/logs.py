@@ -13,6 +13,12 @@ EVENTS: dict[str, str] = {
     "conflicting_duplicate": "an event whose key is already recorded with another status; the first stays",
     "guard_off": "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart",
     "database_unavailable": "a passing PostgreSQL fault; the job waits and tries again",
+    "redis_not_durable": "Redis does not keep its data over a restart (append-only file off)",
+    "redis_unavailable": "no connection to Redis; the worker waits and tries again",
+    "job_quarantined": "a job whose hash RQ cannot read, set aside in a list of its own",
+    "jobs_taken_over": "a worker went silent, its jobs are back in the queue",
+    "jobs_given_up": "jobs that were taken over too often: they may be what ends the workers",
+    "jobs_released": "the worker stops, its unfinished jobs are back in the queue",
 }
 
 logger = logging.getLogger("notiflog")
@@ -51,6 +57,11 @@ def info(event: str, **fields: object) -> None:
 def warning(event: str, **fields: object) -> None:
     """Log one of EVENTS that somebody may have to look at; the same restraint applies."""
     logger.warning(event, extra={"notiflog": fields})
+
+
+def error(event: str, **fields: object) -> None:
+    """Log one of EVENTS that somebody must look at; the same restraint applies."""
+    logger.error(event, extra={"notiflog": fields})
 
 
 def token_hash(token: str) -> str:

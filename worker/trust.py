@@ -14,7 +14,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import redis
+from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job, JobStatus
+from rq.queue import Queue
+
+from worker import logs
 
 #: The functions a job may name.
 JOB_FUNCTIONS = frozenset({"worker.jobs.record_outcomes"})
@@ -63,6 +68,15 @@ class PlainSerializer:
         return _PlainUnpickler(io.BytesIO(data)).load()
 
 
+class PlainJsonSerializer(PlainSerializer):
+    """The same for a worker started with RQ's json serializer: its results are JSON, too."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        """JSON, as RQ's json serializer does."""
+        return json.dumps(value).encode()
+
+
 def inflate(data: bytes) -> bytes:
     """Undo RQ's compression within MAX_INFLATED_BYTES. Raises UntrustedJob."""
     inflater = zlib.decompressobj()
@@ -98,7 +112,7 @@ def read_call(data: bytes) -> tuple[Any, ...]:
     return tuple(args)
 
 
-class TrustedJob(Job):
+class TrustedJob(Job):  # type: ignore[misc]
     """RQ's job for everything rare (failures, dependents, repeats), with the same restraint."""
 
     def restore(self, raw_data: Mapping[Any, Any]) -> Any:
@@ -108,7 +122,7 @@ class TrustedJob(Job):
             fields[b"data"] = inflate(fields[b"data"])
         restored = super().restore({k: v for k, v in fields.items() if k not in _IGNORED})
         self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
-        self.webhooks = []
+        self.webhooks: list[Any] = []
         return restored
 
     @property
@@ -116,6 +130,44 @@ class TrustedJob(Job):
         """The job's function. Raises UntrustedJob if it is none of ours."""
         read_call(self.data)
         return super().func  # type: ignore[no-any-return]
+
+
+class TrustedQueue(Queue):  # type: ignore[misc]
+    """RQ's queue, setting a job aside whose hash it cannot read."""
+
+    @classmethod
+    def _fetch_dequeued_job(cls, connection: Any, queue_key: str, job_id: str, **options: Any) -> Any:
+        try:
+            return super()._fetch_dequeued_job(connection, queue_key, job_id, **options)
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:  # whatever RQ's reading of a hostile hash raises
+            queue = cls.from_queue_key(queue_key, connection=connection)
+            queue.set_aside(job_id, type(error).__name__)
+            return None
+
+    def set_aside(self, job_id: str, problem: str) -> None:
+        """Move a job from the intermediate queue to the quarantine."""
+        with self.connection.pipeline() as pipeline:
+            pipeline.lrem(self.intermediate_queue_key, 1, job_id)
+            pipeline.rpush(quarantine_key(self.name), job_id)
+            pipeline.execute()
+        logs.error("job_quarantined", job=job_id, problem=problem)
+
+    def set_aside_unreadable(self) -> None:
+        """Clear the intermediate queue of jobs on which RQ's maintenance would end the worker."""
+        for job_id in self.intermediate_queue.get_job_ids():
+            try:
+                self.fetch_job(job_id)
+            except (redis.RedisError, OSError):
+                raise
+            except Exception as error:  # as above
+                self.set_aside(job_id, type(error).__name__)
+
+
+def quarantine_key(queue: str) -> str:
+    """The Redis list of the ids of jobs that were set aside."""
+    return f"{RQ_KEY_PREFIX}:notiflog:quarantine:{queue}"
 
 
 _IGNORED = {

@@ -1,0 +1,223 @@
+"""The queue as one draining worker sees it: claim many jobs, finish them, give them back, take over.
+
+Each step is one server-side script (`lua/`), so a job is always in exactly one place: the queue, the started
+registry under some worker's name, or finished.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+import redis
+from rq.defaults import RQ_KEY_PREFIX
+from rq.utils import now, utcformat
+
+from worker import logs
+from worker.trust import quarantine_key
+
+T = TypeVar("T")
+
+# How long a silent worker keeps its jobs, in seconds of the Redis server's clock. With a look around every
+# LOOK_AROUND seconds, a killed worker's jobs run elsewhere after at most 20 s.
+LEASE = 15
+LOOK_AROUND = 5
+
+# A job is taken over this often; after that it is suspected of killing its workers, and fails.
+MOST_RECOVERIES = 3
+
+# Redis away for longer ends the worker.
+REDIS_PATIENCE = 60.0
+
+#: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
+TURN_JOBS = 256
+TURN_BYTES = 192 << 10
+#: No job of ours stores more; a hash with more is not worth the memory.
+LARGEST_JOB = 16 << 20
+
+
+class Claimed(NamedTuple):
+    """One job of a turn."""
+
+    job_id: str
+    execution_id: str
+    #: The job's hash as stored.
+    fields: dict[bytes, bytes]
+
+    @property
+    def member(self) -> str:
+        """The job's entry in the started registry."""
+        return f"{self.job_id}:{self.execution_id}"
+
+
+class Turn(NamedTuple):
+    """What a claim brought."""
+
+    jobs: list[Claimed]
+    #: How many jobs left the queue: also those that were gone or set aside.
+    taken: int
+    #: The front of the queue needs RQ's ordinary path.
+    ordinary: bool
+    #: Ids of jobs set aside because their hash is not a job's.
+    quarantined: list[str]
+
+
+class Done(NamedTuple):
+    """One committed job, to be finished."""
+
+    job: Claimed
+    #: Seconds to keep the result; 0 not at all, -1 for ever.
+    result_ttl: int
+    #: Serialized and encoded as RQ does.
+    result: str
+
+
+class Claims:
+    """The scripts, bound to one worker and its queue.
+
+    Every call may be repeated, so each waits for a Redis that is away, up to REDIS_PATIENCE, and then ends
+    the worker for its supervisor to start anew. A claim whose answer was lost is found again by `recover`.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._redis = worker.connection
+        self._queue = worker.queues[0]
+        self._started = self._queue.started_job_registry.key
+        self._finished = self._queue.finished_job_registry.key
+        self._leases = f"{RQ_KEY_PREFIX}:notiflog:leases:{self._queue.name}"
+        self._quarantine = quarantine_key(self._queue.name)
+        # Part of every execution id of this worker, so that the started registry alone tells whose job it is.
+        self._holder = uuid4().hex
+        self._turns = count()
+        #: Redis stayed away longer than the patience.
+        self.lost = False
+        lua = Path(__file__).with_name("lua")
+        self._claim, self._finish, self._release = (
+            self._redis.register_script((lua / f"{name}.lua").read_text())
+            for name in ("claim", "finish", "release")
+        )
+
+    def claim(self, most: int) -> Turn:
+        """Claim up to `most` waiting jobs."""
+        keys = (
+            self._queue.key,
+            self._started,
+            self._worker.key,
+            self._worker.executions_key,
+            self._leases,
+            self._quarantine,
+        )
+        arguments = (
+            RQ_KEY_PREFIX,
+            self._worker.name,
+            self._holder,
+            next(self._turns),
+            utcformat(now()),
+            min(most, TURN_JOBS),
+            TURN_BYTES,
+            LARGEST_JOB,
+            LEASE,
+            self._worker.worker_ttl,
+        )
+        taken, claimed, ordinary, quarantined = self._patiently(lambda: self._claim(keys, arguments))
+        jobs = [
+            Claimed(job_id.decode(), execution.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for job_id, execution, fields in claimed
+        ]
+        return Turn(jobs, taken, bool(ordinary), [job_id.decode(errors="replace") for job_id in quarantined])
+
+    def finish(self, done: Sequence[Done], started_at: float, seconds: float) -> set[str]:
+        """Finish committed jobs; returns the ids of those that RQ's own code must finish."""
+        keys = (self._started, self._finished, self._worker.key, self._worker.executions_key)
+        arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds]
+        for job, result_ttl, result in done:
+            arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
+        return {job_id.decode() for job_id in self._patiently(lambda: self._finish(keys, arguments))}
+
+    def release(self, members: Sequence[str]) -> int:
+        """Put this worker's own jobs back to the front of the queue; returns how many."""
+        return self._give_back(self._queue.key, "queued", 0, members)[0]
+
+    def quarantine(self, job: Claimed) -> None:
+        """Set one of this worker's jobs aside, its hash untouched."""
+        self._give_back(self._quarantine, "", 0, [job.member])
+
+    def beat(self, members: Sequence[str]) -> None:
+        """Say that this worker is alive, and that it still has these jobs."""
+
+        def beat() -> None:
+            seconds = self._redis.time()[0]
+            ttl = self._worker.worker_ttl + 60
+            with self._redis.pipeline() as pipeline:
+                pipeline.zadd(self._leases, {self._holder: seconds + LEASE})
+                for member in members:
+                    job_id = member.rpartition(":")[0]
+                    pipeline.zadd(self._started, {member: seconds + ttl}, xx=True, gt=True)
+                    pipeline.expire(f"{RQ_KEY_PREFIX}:execution:{member}", ttl)
+                    pipeline.expire(f"{RQ_KEY_PREFIX}:executions:{job_id}", ttl + 60)
+                self._worker.heartbeat(pipeline=pipeline)
+                pipeline.execute()
+
+        self._patiently(beat)
+
+    def recover(self, members: Iterable[str]) -> tuple[int, int]:
+        """Take back the jobs of draining workers that went silent, and own ones that are not in `members`.
+
+        The latter were claimed by a call whose answer was lost. Returns (back in the queue, given up).
+        """
+
+        def look() -> tuple[list[bytes], list[bytes]]:
+            seconds = self._redis.time()[0]
+            with self._redis.pipeline() as pipeline:
+                pipeline.zrange(self._started, 0, -1)
+                pipeline.zremrangebyscore(self._leases, "-inf", seconds)
+                pipeline.zrange(self._leases, 0, -1)
+                started, _, alive = pipeline.execute()
+            return started, alive
+
+        started, alive = self._patiently(look)
+        holders = {holder.decode() for holder in alive} - {self._holder}
+        own: list[str] = []
+        silent: list[str] = []
+        known = set(members)
+        for member in map(bytes.decode, started):
+            holder, dash, _ = member.rpartition(":")[2].partition("-")
+            if not dash or len(holder) != len(self._holder) or holder in holders or member in known:
+                continue  # a stock worker's, a living worker's, or in flight here
+            (own if holder == self._holder else silent).append(member)
+        back, _ = self._give_back(self._queue.key, "queued", 0, own)
+        more, given_up = self._give_back(self._queue.key, "queued", MOST_RECOVERIES, silent)
+        return back + more, given_up
+
+    def leave(self) -> None:
+        """Say that this worker ends, with nothing left to take over."""
+        self._redis.zrem(self._leases, self._holder)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the queue has a job, at most `seconds`; takes none."""
+        # Moving the front to the front blocks while the list is empty and changes nothing.
+        self._patiently(lambda: self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT"))
+
+    def _give_back(self, destination: str, status: str, most: int, members: Sequence[str]) -> tuple[int, int]:
+        if not members:
+            return 0, 0
+        arguments = (RQ_KEY_PREFIX, status, most, *members)
+        released, given_up = self._patiently(lambda: self._release((destination, self._started), arguments))
+        return released, given_up
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        deadline = time.monotonic() + REDIS_PATIENCE
+        pause = 0.25
+        while True:
+            try:
+                return call()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    self.lost = True
+                    raise SystemExit(f"Stopped: no Redis for {REDIS_PATIENCE:.0f} s") from None
+                logs.warning("redis_unavailable", problem=type(error).__name__, retry_in=pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)

@@ -1,0 +1,329 @@
+"""An RQ worker that drains its queue in turns: `RQ_WORKER_CLASS=worker.drain.DrainWorker rq worker notiflog`.
+
+A stock worker forks for every job and asks Redis some 27 things about it. This one claims up to 256 waiting
+jobs at once, judges their events, commits them together on one of two connections while the next turn is
+claimed, and finishes them together. RQ's own code does everything rare: failures, retries, dependents,
+suspension, maintenance.
+"""
+
+import base64
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import psycopg
+import redis
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer, resolve_serializer
+from rq.suspension import is_suspended
+from rq.utils import now
+from rq.worker import SimpleWorker, WorkerStatus
+
+from worker import db, logs, preflight
+from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Done, Turn
+from worker.config import settings
+from worker.events import InvalidEvent
+from worker.jobs import Batch, RejectedEvents, Report, judge, record
+from worker.trust import (
+    PlainJsonSerializer,
+    PlainSerializer,
+    TrustedJob,
+    TrustedQueue,
+    UntrustedJob,
+    read_call,
+    unreadable_field,
+)
+
+# Two: while one commits, the other's statements run. More gains nothing on the machines measured.
+_CONNECTIONS = 2
+_LONGEST_PAUSE = 15.0
+
+
+class _GivenUp(Exception):
+    """The worker is to stop and PostgreSQL is still away: the turn's jobs go back to the queue."""
+
+
+class _InFlight(NamedTuple):
+    """A turn whose rows are being written."""
+
+    jobs: list[Claimed]
+    started_at: float
+    reports: "Future[list[Report]]"
+
+
+class DrainWorker(SimpleWorker):  # type: ignore[misc]
+    """RQ worker for `worker.jobs.record_outcomes`: no fork, kept connections, many jobs a turn."""
+
+    job_class = TrustedJob
+    queue_class = TrustedQueue
+
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        names = [getattr(queue, "name", queue) for queue in ([queues] if isinstance(queues, str) else queues)]
+        if len(names) > 1:
+            raise SystemExit(
+                f"DrainWorker listens on one queue, not on {len(names)} ({', '.join(names)}): with more than "
+                "one, RQ loses a job when a worker dies right after taking it. Start one worker for each queue."
+            )
+        json = resolve_serializer(kwargs.get("serializer")) is JSONSerializer
+        kwargs |= {
+            "job_class": TrustedJob,
+            "queue_class": TrustedQueue,
+            "serializer": PlainJsonSerializer if json else PlainSerializer,
+            "log_job_description": False,  # it may show arguments, device tokens among them
+        }
+        super().__init__(names, *args, **kwargs)
+        self._in_flight: deque[_InFlight] = deque()
+        self._give_up = threading.Event()
+        self._connections = threading.local()
+        self._max_jobs: int | None = None
+        self._taken = 0
+        self._looked_around = float("-inf")
+        self._ended_well = False
+
+    # --- start and stop --------------------------------------------------------------------------------
+
+    def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
+        """Work as RQ's worker does, but end with a non-zero status where RQ's loop only logs an error.
+
+        `max_jobs` counts jobs; RQ's loop would count turns.
+        """
+        self._max_jobs = max_jobs
+        worked = bool(super().work(*args, **kwargs))
+        if not self._ended_well and self._shutdown_requested_date is None:
+            raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
+        return worked
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to start where jobs could be lost or not recorded, saying what to do about it."""
+        logs.setup()
+        problems = [*preflight.redis_problems(self.connection), *preflight.database_problems()]
+        if problems:
+            raise SystemExit("\n".join(problems))
+        self._claims = Claims(self)
+        self._committers = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="commit")
+        super().bootstrap(*args, **kwargs)
+
+    def teardown(self) -> None:
+        """End with every job finished or back in the queue."""
+        self._give_up.set()
+        try:
+            if not self._claims.lost:
+                self._settle(patience=db.STATEMENT_TIMEOUT)
+                self._claims.leave()
+        finally:
+            self._committers.shutdown(wait=False, cancel_futures=True)
+            super().teardown()
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Finish what is in flight before a suspension."""
+        if self._in_flight and is_suspended(self.connection):
+            self._settle()
+        try:
+            super().check_for_suspension(burst)
+        except StopRequested:
+            self._ended_well = True
+            raise
+
+    def run_maintenance_tasks(self) -> None:
+        """Run RQ's maintenance, after taking care of what it would fail, or fail on."""
+        self._look_around()
+        self.queues[0].set_aside_unreadable()
+        try:
+            super().run_maintenance_tasks()
+        except (redis.RedisError, OSError):
+            raise
+        except Exception:
+            # Some unreadable job in a registry. Without this the lock would keep everybody from maintenance.
+            self.log.exception("Worker %s: maintenance failed", self.name)
+            self.queues[0].release_maintenance_lock()
+            self.last_cleaned_at = now()
+
+    # --- the loop: claim, judge, hand to a committer, finish ---------------------------------------------
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> "tuple[Turn | Job, Any] | None":
+        """The next turn, or a single job for RQ's ordinary path, or None to end.
+
+        `timeout`: None in burst mode. `max_idle_time`: seconds without a job after which to end.
+        """
+        queue = self.queues[0]
+        idle_since = time.monotonic()
+        while not self._stop_requested:
+            # While busy, a signal asks for a stop; otherwise it would raise out of whatever runs.
+            self._state = WorkerStatus.BUSY
+            most = TURN_JOBS if self._max_jobs is None else self._max_jobs - self._taken
+            if most <= 0:
+                break
+            self._look_around()
+            turn = self._claims.claim(most)
+            for job_id in turn.quarantined:
+                logs.error("job_quarantined", job=job_id, problem="not a job, or too large")
+            if turn.jobs:
+                self._taken += len(turn.jobs)
+                return turn, queue
+            if turn.ordinary:
+                self._settle()
+                if found := super().dequeue_job_and_maintain_ttl(None):
+                    self._taken += 1
+                    return found  # type: ignore[no-any-return]
+                continue
+            if turn.taken:
+                continue
+            if self._in_flight:
+                self._settle(1)
+                continue
+            if timeout is None:
+                break
+            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                break
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()
+            self.set_state(WorkerStatus.IDLE)
+            self._claims.wait(min(LOOK_AROUND, max_idle_time or LOOK_AROUND))
+        self._ended_well = True
+        return None
+
+    def execute_job(self, job: "Turn | Job", queue: Any) -> None:
+        """Start a turn: judge its events and have them written; or run a single job as RQ does."""
+        if isinstance(job, Job):
+            super().execute_job(job, queue)
+            return
+        started_at = time.time()
+        jobs, batches = [], []
+        for claimed in job.jobs:
+            if field := unreadable_field(claimed.fields):
+                self._quarantine(claimed, field)
+                continue
+            try:
+                batches.append(judge(*read_call(claimed.fields[b"data"])))
+            except (UntrustedJob, InvalidEvent) as error:
+                self._fail(claimed, error)
+            else:
+                jobs.append(claimed)
+        if jobs:
+            self._in_flight.append(_InFlight(jobs, started_at, self._committers.submit(self._write, batches)))
+        self._settle(len(self._in_flight) - _CONNECTIONS)
+
+    def _settle(self, turns: int | None = None, patience: float | None = None) -> None:
+        """Conclude the oldest `turns` in flight (None: all) once written, and any that already are."""
+        deadline = None if patience is None else time.monotonic() + patience
+        turns = len(self._in_flight) if turns is None else turns
+        while self._in_flight and (turns > 0 or self._in_flight[0].reports.done()):
+            while not wait([self._in_flight[0].reports], timeout=1).done:
+                if self._stop_requested:
+                    self._give_up.set()
+                if deadline is not None and time.monotonic() > deadline:
+                    self._release()
+                    return
+                self._look_around()
+            self._conclude(self._in_flight[0])
+            turns -= 1
+
+    def _conclude(self, turn: _InFlight) -> None:
+        try:
+            reports = turn.reports.result()
+        except _GivenUp:
+            self._release()
+            return
+        except db.DatabaseFault as fault:
+            self._release()
+            raise SystemExit(f"Stopped, with all jobs back in the queue: {fault}") from None
+        done = []
+        for claimed, report in zip(turn.jobs, reports, strict=True):
+            if not report.rejected:
+                ttl = int(claimed.fields.get(b"result_ttl") or self.default_result_ttl)
+                result = base64.b64encode(self.serializer.dumps(report.summary)).decode() if ttl else ""
+                done.append(Done(claimed, ttl, result))
+        unfinished: set[str] = set()
+        if done:
+            seconds = time.time() - turn.started_at
+            unfinished = self._claims.finish(done, turn.started_at, seconds)
+        for claimed, report in zip(turn.jobs, reports, strict=True):
+            if report.rejected:
+                self._fail(claimed, RejectedEvents(report.rejected, report.summary["events"]))
+            elif claimed.job_id in unfinished:
+                self._succeed(claimed, report)
+        self._in_flight.popleft()
+
+    def _write(self, batches: list[Batch]) -> list[Report]:
+        """Write a turn's outcomes, waiting for PostgreSQL as long as it takes. Runs in a committer thread."""
+        pause = 0.25
+        while True:
+            try:
+                return record(self._connection(), settings(), batches)
+            except psycopg.Error as error:
+                if not db.is_transient(error):
+                    raise db.DatabaseFault(db.explain(error)) from None
+                logs.warning("database_unavailable", problem=db.explain(error), retry_in=pause)
+                self._disconnect()
+            if self._give_up.wait(pause):
+                raise _GivenUp
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _connection(self) -> psycopg.Connection:
+        connection: psycopg.Connection | None = getattr(self._connections, "current", None)
+        if connection is None or connection.closed:
+            connection = self._connections.current = db.connect(settings().database_url)
+        return connection
+
+    def _disconnect(self) -> None:
+        if connection := getattr(self._connections, "current", None):
+            connection.close()
+
+    # --- the rare, through RQ's own code -----------------------------------------------------------------
+
+    def _job(self, claimed: Claimed) -> tuple[Job, Execution] | None:
+        try:
+            job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
+        except redis.RedisError:
+            raise
+        except Exception as error:  # whatever RQ's reading of a hostile hash raises
+            self._quarantine(claimed, type(error).__name__)
+            return None
+        execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
+        return job, execution
+
+    def _fail(self, claimed: Claimed, error: Exception) -> None:
+        """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
+        if found := self._job(claimed):
+            job, execution = found
+            job.retries_left = 0
+            self._finalize_failure(job, self.queues[0], execution, (type(error), error, None))
+
+    def _succeed(self, claimed: Claimed, report: Report) -> None:
+        """Finish one job that others wait for."""
+        if found := self._job(claimed):
+            job, execution = found
+            self._finalize_success(job, self.queues[0], execution, report.summary)
+
+    def _quarantine(self, claimed: Claimed, problem: str) -> None:
+        self._claims.quarantine(claimed)
+        logs.error("job_quarantined", job=claimed.job_id, problem=problem)
+
+    def _release(self) -> None:
+        """Give everything in flight back to the front of the queue."""
+        members = self._members()
+        self._in_flight.clear()
+        if members:
+            logs.warning("jobs_released", jobs=self._claims.release(members))
+
+    def _look_around(self) -> None:
+        """Every few seconds: say that this worker lives, and take over the jobs of those that do not."""
+        if time.monotonic() - self._looked_around < LOOK_AROUND:
+            return
+        members = self._members()
+        self._claims.beat(members)
+        released, given_up = self._claims.recover(members)
+        if released:
+            logs.warning("jobs_taken_over", jobs=released)
+        if given_up:
+            logs.error("jobs_given_up", jobs=given_up)
+        self._looked_around = time.monotonic()
+
+    def _members(self) -> list[str]:
+        return [claimed.member for turn in self._in_flight for claimed in turn.jobs]

@@ -1,0 +1,64 @@
+-- Claim waiting jobs for a turn: move them from the queue to the started registry in one step, so that no
+-- job is ever in neither. Writes what RQ's worker writes when it starts a job.
+--
+-- KEYS  1 queue  2 started registry  3 worker  4 worker's executions  5 leases  6 quarantine
+-- ARGV  1 key prefix  2 worker name  3 lease holder  4 turn  5 now, RQ's text form  6 most jobs
+--       7 most bytes of job data  8 most bytes of one job's data  9 lease, seconds  10 worker TTL, seconds
+--
+-- Returns {taken, claimed, ordinary, quarantined}: taken = how many left the queue; claimed = {job id,
+-- execution id, hash as a flat list} each; ordinary = 1 when the job now at the front needs RQ's ordinary
+-- path and nothing was claimed before it; quarantined = ids set aside.
+
+local queue, started, worker, executions, leases, quarantine = unpack(KEYS)
+local prefix, name, holder, turn, now_text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local most_jobs, most_bytes, largest = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+redis.call('ZADD', leases, now + ARGV[9], holder)
+
+local claimed, quarantined, scores, members = {}, {}, {}, {}
+local taken, bytes, ordinary, longest = 0, 0, 0, 0
+for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
+  local key = prefix .. ':job:' .. id
+  local size = redis.pcall('HSTRLEN', key, 'data')
+  if type(size) == 'table' or size > largest then -- not a hash, or larger than any job of ours
+    quarantined[#quarantined + 1] = id
+  elseif size > 0 then -- else the job was deleted while it waited; RQ passes over it, too
+    -- What RQ does around such jobs is rare and intricate: leave them to its own code.
+    for _, value in ipairs(redis.call('HMGET', key, 'repeats_left', 'rate_limit_key', 'group_id', 'dependency_id')) do
+      if value and value ~= '' then ordinary = 1 end
+    end
+    if ordinary == 1 or (taken > 0 and bytes + size > most_bytes) then break end
+    bytes = bytes + size
+
+    local execution = holder .. '-' .. turn .. '-' .. #claimed
+    local member = id .. ':' .. execution
+    local ttl = tonumber(redis.call('HGET', key, 'timeout') or nil) or 420
+    ttl = ttl > 0 and ttl + 60 or 420
+    longest = math.max(longest, ttl)
+    redis.call('HSET', key, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text, 'worker_name', name)
+    redis.call('PERSIST', key)
+    redis.call('HSET', prefix .. ':execution:' .. member, 'id', execution, 'job_id', id, 'created_at', now,
+      'last_heartbeat', now, 'worker_name', name)
+    redis.call('EXPIRE', prefix .. ':execution:' .. member, ttl)
+    redis.call('ZADD', prefix .. ':executions:' .. id, now + ttl + 60, execution)
+    redis.call('EXPIRE', prefix .. ':executions:' .. id, ttl + 60)
+    scores[#scores + 1] = now + ttl
+    scores[#scores + 1] = member
+    members[#members + 1] = member
+    claimed[#claimed + 1] = { id, execution, redis.call('HGETALL', key) }
+  end
+  taken = taken + 1
+end
+
+if taken > 0 then redis.call('LTRIM', queue, taken, -1) end
+if #quarantined > 0 then redis.call('RPUSH', quarantine, unpack(quarantined)) end
+if #claimed > 0 then
+  redis.call('ZADD', started, unpack(scores))
+  redis.call('SADD', executions, unpack(members))
+  redis.call('EXPIRE', executions, longest + 60)
+  redis.call('HSET', worker, 'state', 'busy', 'last_heartbeat', now_text)
+  redis.call('EXPIRE', worker, tonumber(ARGV[10]) + 60)
+end
+return { taken, claimed, #claimed == 0 and ordinary or 0, quarantined }

@@ -1,0 +1,58 @@
+-- Finish jobs whose rows are committed: what RQ's worker does for a job that returned, for many at once.
+--
+-- KEYS  1 started registry  2 finished registry  3 worker  4 worker's executions
+-- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 working time of all, seconds
+--       then for each job: id, execution id, started (seconds), result TTL (seconds), serialized result
+--
+-- Returns the ids of jobs with dependents; they are left as they are, for RQ's own code. A job that is no
+-- longer this worker's (it stalled, and another took over) is passed over.
+
+local started, finished, worker, executions = unpack(KEYS)
+local prefix, now_text, name = ARGV[1], ARGV[2], ARGV[3]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+local done, garbage, kept, with_dependents = {}, {}, {}, {}
+for at = 5, #ARGV, 5 do
+  local id, execution, ttl = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
+  local member = id .. ':' .. execution
+  local job, results = prefix .. ':job:' .. id, prefix .. ':results:' .. id
+  local dependents, dependencies = job .. ':dependents', job .. ':dependencies'
+  if redis.call('EXISTS', dependents) == 1 then
+    with_dependents[#with_dependents + 1] = id
+  elseif redis.call('ZSCORE', started, member) then
+    if ttl == 0 then
+      garbage[#garbage + 1] = job
+      garbage[#garbage + 1] = dependencies
+      garbage[#garbage + 1] = results
+    else
+      redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
+      redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
+        'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now)
+      kept[#kept + 1] = ttl == -1 and '+inf' or (ttl < 0 and ttl or now + ttl)
+      kept[#kept + 1] = id
+      if ttl > 0 then
+        redis.call('EXPIRE', results, ttl)
+        redis.call('EXPIRE', job, ttl)
+        redis.call('EXPIRE', dependencies, ttl)
+      else
+        redis.call('PERSIST', results)
+      end
+    end
+    garbage[#garbage + 1] = prefix .. ':execution:' .. member
+    garbage[#garbage + 1] = prefix .. ':executions:' .. id
+    done[#done + 1] = member
+  end
+end
+
+for first = 1, #garbage, 1000 do
+  redis.call('UNLINK', unpack(garbage, first, math.min(first + 999, #garbage)))
+end
+if #kept > 0 then redis.call('ZADD', finished, unpack(kept)) end
+if #done > 0 then
+  redis.call('ZREM', started, unpack(done))
+  redis.call('SREM', executions, unpack(done))
+  redis.call('HINCRBY', worker, 'successful_job_count', #done)
+  redis.call('HINCRBYFLOAT', worker, 'total_working_time', ARGV[4])
+end
+return with_dependents

@@ -1,0 +1,35 @@
+-- Give started jobs back, unfinished: to the front of the queue, or to the quarantine.
+--
+-- KEYS  1 destination list  2 started registry
+-- ARGV  1 key prefix  2 status for the jobs  3 how often a job may come back this way, 0 = any number of times
+--       then members of the started registry, the next to run first
+--
+-- Returns {released, exhausted}: numbers of jobs. An exhausted job (it came back too often: it may be what
+-- kills workers) is marked as expired, so that RQ's own maintenance fails it as abandoned.
+
+local destination, started = unpack(KEYS)
+local prefix, status, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local released, exhausted = 0, 0
+for at = #ARGV, 4, -1 do
+  local member = ARGV[at]
+  local id, execution = string.match(member, '^(.*):([^:]*)$')
+  local job = prefix .. ':job:' .. id
+  local worker = redis.call('HGET', prefix .. ':execution:' .. member, 'worker_name')
+  if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
+  if redis.call('ZSCORE', started, member) then
+    if most > 0 and redis.call('HINCRBY', job, 'recoveries', 1) > most then
+      redis.call('ZADD', started, 0, member)
+      exhausted = exhausted + 1
+    else
+      redis.call('ZREM', started, member)
+      redis.call('UNLINK', prefix .. ':execution:' .. member)
+      redis.call('ZREM', prefix .. ':executions:' .. id, execution)
+      if redis.call('EXISTS', job) == 1 then
+        if status ~= '' then redis.call('HSET', job, 'status', status) end
+        redis.call('LPUSH', destination, id)
+        released = released + 1
+      end
+    end
+  end
+end
+return { released, exhausted }
