@@ -1,8 +1,12 @@
 """Real servers for the tests: PostgreSQL and Valkey from wheels, one of each per run."""
 
+import io
+import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -10,7 +14,7 @@ import pytest
 from psycopg import sql
 from redis import Redis
 
-from worker import sandbox
+from worker import db, logs, migrate, sample, sandbox
 
 # Whatever the developer's shell exports must not reach a test, least of all a real database's address.
 for name in [
@@ -51,6 +55,42 @@ def redis(valkey_url: str) -> Iterator[Redis]:
 def empty_database(postgres: sandbox.Postgres) -> Iterator[str]:
     """The URL of a database with nothing in it."""
     yield from _database(postgres, "template1")
+
+
+@pytest.fixture(scope="session")
+def app(postgres: sandbox.Postgres) -> sample.App:
+    """The ids of users, chapters and rules that every `database` has."""
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        admin.execute("create database migrated")
+    sandbox.create_app_tables(postgres.url("migrated"))
+    with db.connect(postgres.url("migrated")) as connection:
+        for migration in migrate.pending(connection):
+            migrate.apply(connection, migration)
+        return sample.make_app(connection, users=20)
+
+
+@pytest.fixture
+def database(postgres: sandbox.Postgres, app: sample.App) -> Iterator[str]:
+    """The URL of a migrated database with the app's rows and no outcomes."""
+    yield from _database(postgres, "migrated")
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    """A connection to `database` as the jobs open theirs."""
+    with db.connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What has been logged, as the lines a worker writes."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonFormatter())
+    logs.logger.addHandler(handler)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logs.logger.removeHandler(handler)
 
 
 def _database(server: sandbox.Postgres, template: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ exit status: 0 done, 1 a problem (or, with --check, something is pending), 2 wro
 
 #: The app's tables that the migrations refer to.
 APP_TABLES = ("public.users", "public.chapters", "public.scenario_rules")
+
+# All that a migration may have to wait for.
+_LOCKED_TABLES = (*APP_TABLES, "public.follow_up_notification_log", "public.device_tokens")
 
 #: The advisory lock of all migrations, also taken by the files themselves: "notiflog" in ASCII.
 LOCK = int.from_bytes(b"notiflog", "big")
@@ -97,10 +101,8 @@ def applied(connection: psycopg.Connection) -> set[str]:
     known = {migration.version for migration in migrations()}
     versions = _recorded(connection, _OUR_LEDGER)
     if not known <= versions:
-        try:
+        with suppress(errors.InsufficientPrivilege):  # then the files run again, which does no harm
             versions |= _recorded(connection, _SUPABASE_LEDGER) & known
-        except errors.InsufficientPrivilege:
-            pass  # not ours to read: the files may run again, they do no harm
     return versions
 
 
@@ -251,9 +253,10 @@ def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
     if connection.broken or not problem:
         return db.explain(error)
     if isinstance(error, errors.LockNotAvailable):
-        holders = connection.execute(_LOCK_HOLDERS, [[*APP_TABLES, *_OWN_TABLES], LOCK]).fetchall()
+        holders = connection.execute(_LOCK_HOLDERS, [list(_LOCKED_TABLES), LOCK]).fetchall()
         held = "; ".join(
-            f"process {pid} ({name or 'unnamed'}, {state}) has held {mode} on {what} for {seconds} s"
+            f"process {pid} ({name or 'unnamed'}, {state}, {seconds} s into its transaction) "
+            f"holds {mode} on {what}"
             for pid, name, state, mode, what, seconds in holders
         )
         return (
@@ -268,14 +271,13 @@ def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
             missing = ", ".join(name for (name,) in rows)
             return f"missing tables of the app: {missing}. Create them with the app's own migrations first."
     remedy = error.diag.message_hint
-    if not remedy and isinstance(error, errors.InsufficientPrivilege):
+    if isinstance(error, errors.DependentObjectsStillExist):
+        remedy = f"Drop them first: {error.diag.message_detail}"
+    elif isinstance(error, errors.InsufficientPrivilege) and not remedy:
         remedy = (
             "Use a role in DATABASE_URL that owns the database and the app's tables (on Supabase: postgres)."
         )
     return f"{problem}. {remedy or 'Nothing is changed; the PostgreSQL log says more.'}"
-
-
-_OWN_TABLES = ("public.follow_up_notification_log", "public.device_tokens")
 
 
 def _say(line: str) -> None:

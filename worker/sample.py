@@ -114,6 +114,7 @@ class Scheduler:
     def __init__(self, app: App, seed: int = 1) -> None:
         self.app = app
         self.random = random.Random(seed)  # noqa: S311 - made-up data
+        self._mistakes = 0
         self.devices: list[Device] = []
         #: Devices that register again after the send: their old answers must not cost them their token.
         self.registered_again: set[str] = set()
@@ -131,7 +132,7 @@ class Scheduler:
             elif kind < 0.028:
                 event["final"] = False
                 event["results"] = [self._failed("fcm")]
-            elif kind < 0.032:
+            elif kind < 0.034:
                 event = self._malformed(event)
             made.append(event)
         return made
@@ -188,11 +189,11 @@ class Scheduler:
         return {"token": token, "delivery_channel": channel, "http_status": status, "body": body}
 
     def _malformed(self, event: dict[str, Any]) -> dict[str, Any]:
-        mistake = self.random.randrange(6)
-        match mistake:
-            case 0:
-                return event | {"delivery_channel": "sms"}
+        self._mistakes += 1
+        match self._mistakes % 6:
             case 1:
+                return event | {"delivery_channel": "sms"}
+            case 0:
                 return event | {"attempted_at": "2026-11-16T06:00:00"}
             case 2:
                 return event | {"peer_mentor_id": "mentor-17"}
