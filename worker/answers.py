@@ -4,6 +4,7 @@ Nothing here raises: an answer may be JSON, JSON as text, an HTML page of some p
 code that a reporter kept instead of the body, or anything else.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,11 @@ FCM_CODES = frozenset(
 )
 
 
+_NO_CODE = (None, "", "UNSPECIFIED_ERROR")
+_NOT_FOUND = frozenset({"", "requested entity was not found", "not found", "not_found", "gone"})
+_MESSAGE_NAME = re.compile(r"projects/[^/\s]+/messages/[^/\s]+")
+
+
 class FcmAnswer(NamedTuple):
     """What an FCM HTTP v1 answer says."""
 
@@ -38,12 +44,11 @@ class FcmAnswer(NamedTuple):
     rpc: str = ""
     #: errorCode of every FcmError detail, without the meaningless UNSPECIFIED_ERROR.
     codes: frozenset[str] = frozenset()
-    #: statusCode and reason of a nested ApnsError.
-    apns_status: int | None = None
-    apns_reason: str = ""
-    #: Everything the answer blames, lower case: message, field violations, reasons.
-    blames: str = ""
-    #: The object says nothing beyond "not found": no code, no detail, no other status, no foreign field.
+    #: statusCode and reason of every nested ApnsError.
+    apns: frozenset[tuple[int | None, str]] = frozenset()
+    #: The answer's words, lower case: message, field violations, reasons; or the text that it is.
+    says: str = ""
+    #: The answer says "not found" or "gone", and not one thing beyond it that could be the cause.
     bare: bool = False
 
 
@@ -60,44 +65,61 @@ class ApnsAnswer(NamedTuple):
 def read_fcm(status: int | None, body: object) -> FcmAnswer:
     """Read an answer of FCM's v1 API. `status`: HTTP status, None when there was no answer."""
     shape, value = _read_body(body)
-    if shape == "text" and value in FCM_CODES:  # a reporter that keeps the code alone
-        return FcmAnswer(status, "object", codes=frozenset((value,)))
-    if shape == "text" and value.rstrip(".") in ("NOT_FOUND", "Requested entity was not found"):
-        return FcmAnswer(status, "object", rpc="NOT_FOUND", bare=True)
+    if shape == "text":
+        return _read_fcm_text(status, value)
     if shape != "object":
-        return FcmAnswer(status, shape, blames=value.lower() if shape == "text" else "")
+        return FcmAnswer(status, shape)
     if "error" not in value:
         return FcmAnswer(status, shape, name=_text(value.get("name")), bare=not value)
     error = value["error"]
     if not isinstance(error, dict):
         return FcmAnswer(status, "odd")
 
-    details = error.get("details") or ()
-    details = (details,) if isinstance(details, dict) else details
-    details = [d for d in details if isinstance(d, dict)] if isinstance(details, list | tuple) else []
-    codes = frozenset(
-        code
-        for detail in details
-        if _is_type(detail, "FcmError") and (code := _text(_field(detail, "errorCode", "error_code")))
-    ) - {"UNSPECIFIED_ERROR"}
-    apns: dict[Any, Any] = next((d for d in details if _is_type(d, "ApnsError") and "reason" in d), {})
-    rpc, message = _text(error.get("status")), _text(error.get("message"))
-    others = [d for d in details if not _is_type(d, "FcmError")]
-    blames = " ".join((message, *(_blamed(detail) for detail in others))).lower()
+    details = _list(error.get("details"))
+    objects = [detail for detail in details if isinstance(detail, dict)]
+    fcm = [_field(detail, "errorCode", "error_code") for detail in objects if _is_type(detail, "FcmError")]
+    apns = [detail for detail in objects if _is_type(detail, "ApnsError")]
+    codes = frozenset(code for code in fcm if isinstance(code, str) and code) - {"UNSPECIFIED_ERROR"}
+    said = [error, *objects, *(violation for detail in objects for violation in _violations(detail))]
+    words = (_text(part.get(key)) for part in said for key in ("message", "reason", "field", "description"))
     return FcmAnswer(
         status,
         shape,
-        rpc=rpc,
+        rpc=_text(error.get("status")),
         codes=codes,
-        apns_status=_number(_field(apns, "statusCode", "status_code")),
-        apns_reason=_text(apns.get("reason")),
-        blames=blames,
-        bare=(
-            not codes
-            and not others
-            and error.get("status") in (None, "", "NOT_FOUND")
-            and _number(error.get("code")) in (None, status)
+        apns=frozenset(
+            (_number(_field(d, "statusCode", "status_code")), _text(d.get("reason"))) for d in apns
         ),
+        says=" ".join(words).lower(),
+        bare=len(value) == 1
+        and len(fcm) == len(details)
+        and all(code in _NO_CODE for code in fcm)
+        and _is_bare(error, status),
+    )
+
+
+def _read_fcm_text(status: int | None, text: str) -> FcmAnswer:
+    # Reporters that keep one word of the answer instead of its body.
+    if text in FCM_CODES:
+        return FcmAnswer(status, "object", codes=frozenset((text,)))
+    if _says_nothing_more(text):
+        return FcmAnswer(status, "object", rpc="NOT_FOUND", bare=True)
+    if _MESSAGE_NAME.fullmatch(text):
+        return FcmAnswer(status, "object", name=text)
+    return FcmAnswer(status, "text", says=text.lower())
+
+
+def _is_bare(error: dict[Any, Any], status: int | None) -> bool:
+    """Whether an error without details says "not found" and gives no cause that is not the token's."""
+    return (
+        error.keys() <= {"code", "status", "message", "details", "errors"}
+        and ("code" not in error or _number(error["code"]) == status)
+        and error.get("status", "NOT_FOUND") == "NOT_FOUND"
+        and _says_nothing_more(error.get("message", ""))
+        and all(
+            isinstance(item, dict) and item.get("reason") == "notFound" for item in _list(error.get("errors"))
+        )
+        and ("code" in error or "status" in error or "message" in error)
     )
 
 
@@ -105,9 +127,11 @@ def read_apns(status: int | None, body: object) -> ApnsAnswer:
     """Read an answer of APNs' HTTP/2 API. `status`: HTTP status, None when there was no answer."""
     shape, value = _read_body(body)
     if shape == "text" and value.isalpha():  # a reporter that keeps the reason alone
-        return ApnsAnswer(status, "object", reason=value)
+        return ApnsAnswer(status, shape, reason=value)
     if shape != "object":
         return ApnsAnswer(status, shape)
+    if not value.keys() <= {"reason", "timestamp"}:  # some other server's words
+        return ApnsAnswer(status, "odd", _text(value.get("reason")))
     return ApnsAnswer(status, shape, _text(value.get("reason")), _moment(value.get("timestamp")))
 
 
@@ -124,8 +148,8 @@ def _read_body(body: object) -> tuple[Shape, Any]:
         if isinstance(body, str) and body:
             head = body[:512].lower()
             return ("html" if head.startswith("<") or "<html" in head else "text"), body
-    if isinstance(body, list | tuple) and len(body) == 1:  # Google's streaming form: [{"error": ...}]
-        body = body[0]
+    if isinstance(body, list | tuple) and len(body) == 1 and isinstance(body[0], dict):
+        body = body[0]  # Google's streaming form: [{"error": ...}]
     if isinstance(body, dict):
         return "object", body
     return ("empty" if body is None or body == "" else "odd"), None
@@ -157,11 +181,20 @@ def _is_type(detail: dict[Any, Any], name: str) -> bool:
     return isinstance(kind, str) and kind.endswith(f".{name}")
 
 
-def _blamed(detail: dict[Any, Any]) -> str:
-    violations = _field(detail, "fieldViolations", "field_violations") or detail.get("violations")
-    violations = violations if isinstance(violations, list | tuple) else ()
-    said = [detail, *(violation for violation in violations if isinstance(violation, dict))]
-    return " ".join(_text(part.get(key)) for part in said for key in ("reason", "field", "description"))
+def _violations(detail: dict[Any, Any]) -> list[dict[Any, Any]]:
+    found = _list(_field(detail, "fieldViolations", "field_violations")) or _list(detail.get("violations"))
+    return [violation for violation in found if isinstance(violation, dict)]
+
+
+def _list(value: object) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _says_nothing_more(message: object) -> bool:
+    # An allow-list: whatever else an error says may name a cause (a project, a path) in words of its own.
+    return isinstance(message, str) and message.rstrip(".").casefold() in _NOT_FOUND
 
 
 def _moment(timestamp: object) -> datetime | None:

@@ -3,12 +3,13 @@
 Pure: answers in, verdicts and outcomes out.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from worker.answers import read_apns, read_fcm
-from worker.events import Channel, Event, SendResult
+from worker.events import Channel, Event
 from worker.rules import (
     ACCEPTED,
     APNS_RULES,
@@ -68,7 +69,10 @@ class Outcome(NamedTuple):
     reason: str | None
     #: False: no row yet, the sender will try again.
     final: bool
+    #: Tokens with a death notice; see `stale_tokens` for what becomes of them.
     stale: tuple[StaleToken, ...]
+    #: Tokens that were accepted, with the time of sending.
+    alive: tuple[tuple[str, datetime], ...]
     failures: tuple[Failure, ...]
 
 
@@ -95,7 +99,8 @@ def fold(event: Event) -> Outcome:
     Delivered when any result was accepted, failed when none was, skipped when there were none. Apart from the
     channel (that of the first accepted result), the order of the results does not matter.
     """
-    accepted: list[tuple[SendResult, Channel, datetime]] = []
+    alive: list[tuple[str, datetime]] = []
+    accepted_by: Channel | None = None
     failures: list[Failure] = []
     stale: list[StaleToken] = []
     for result in event.results or ():
@@ -103,19 +108,16 @@ def fold(event: Event) -> Outcome:
         sent_at = result.sent_at or event.attempted_at
         verdict = classify(channel, result.http_status, result.body)
         if verdict.evidence is ACCEPTED:
-            accepted.append((result, channel, sent_at))
+            alive.append((result.token, sent_at))
+            accepted_by = accepted_by or channel
             continue
         failures.append(Failure(result.token, channel, result.http_status, verdict))
         if verdict.prunes:
             before = min(sent_at, verdict.dead_since or sent_at)
             stale.append(StaleToken(result.token, before, verdict.reason))
-    if accepted and stale:
-        # A token that was accepted at or after its death notice is alive: the later word counts.
-        alive = {result.token: sent_at for result, _, sent_at in sorted(accepted, key=lambda a: a[2])}
-        stale = [s for s in stale if s.token not in alive or alive[s.token] < s.before]
 
     status: Status
-    if accepted:
+    if accepted_by:
         status, reason = "delivered", None
     elif failures:
         status, reason = "failed", min(map(_severity, failures))[1]
@@ -126,14 +128,29 @@ def fold(event: Event) -> Outcome:
         event.chapter_id,
         event.scenario_rule_id,
         event.attempted_at,
-        accepted[0][1] if accepted else event.delivery_channel,
+        accepted_by or event.delivery_channel,
         event.key,
         status,
         reason,
         event.final,
         tuple(stale),
+        tuple(alive),
         tuple(failures),
     )
+
+
+def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
+    """The tokens to prune after some outcomes: those with a death notice and no later sign of life."""
+    stale = [notice for outcome in outcomes for notice in outcome.stale]
+    if not stale:
+        return stale
+    last_seen: dict[str, datetime] = {}
+    for outcome in outcomes:
+        for token, sent_at in outcome.alive:
+            last_seen[token] = max(sent_at, last_seen.get(token, sent_at))
+    return [
+        notice for notice in stale if notice.token not in last_seen or last_seen[notice.token] < notice.before
+    ]
 
 
 def _severity(failure: Failure) -> tuple[int, str]:

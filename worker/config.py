@@ -41,13 +41,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """
     problems: list[str] = []
 
-    database_url = environ.get("DATABASE_URL", "")
+    database_url = environ.get("DATABASE_URL", "").strip()
     if not database_url:
         problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
     else:
         try:
             conninfo_to_dict(database_url)
-        except psycopg.ProgrammingError:
+        except (psycopg.ProgrammingError, UnicodeError):
             # libpq quotes the broken part, which may well be the password.
             problems.append(
                 "DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, "

@@ -42,6 +42,7 @@ _PERMANENT_CONNECT = (
     "root certificate file",
     "SSL was required",
     "unsupported startup parameter",
+    "invalid",  # a port, an sslmode, ... in the URL
 )
 
 _REMEDIES = {

@@ -34,6 +34,7 @@ from rq.job import Job
 from worker import sample
 
 CHUNK = 100  # events in a job; a scheduler would send up to 500, FCM's batch
+SHOWN = 12  # rejected events
 
 _FATE = {
     "proven_dead": "pruned",
@@ -46,10 +47,9 @@ _FATE = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status: 0 ok, 1 the worker failed, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m worker.demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--events", type=int, default=5000, metavar="N", help="how many (default: %(default)s)"
-    )
+    parser.add_argument("--events", type=int, default=10_000, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another week")
+    parser.add_argument("--stock", action="store_true", help="with RQ's own forking worker instead of ours")
     options = parser.parse_args(arguments)
     if options.events < 1:
         parser.error("--events must be at least 1")
@@ -58,18 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with sandbox.directory() as directory:
-            return run(console, directory, options.events, options.seed)
+            return run(console, directory, options.events, options.seed, stock=options.stock)
     except KeyboardInterrupt:
         console.print("Interrupted; servers stopped, files removed.")
         return 130
 
 
-def run(console: Console, directory: Path, events: int, seed: int) -> int:
+def run(console: Console, directory: Path, events: int, seed: int, *, stock: bool) -> int:
     """Start the servers, fill the queue, let the worker drain it, show what is left."""
     console.print("Starting PostgreSQL and Valkey, throw-away servers from wheels ...")
     with sandbox.postgres(directory) as server, sandbox.valkey(directory) as redis_url:
         database_url = server.url()
-        environment = _environment(database_url, redis_url)
+        environment = _environment(database_url, redis_url, stock=stock)
         sandbox.create_app_tables(database_url)
         console.print("[bold]$ python -m worker.migrate[/]")
         subprocess.run([sys.executable, "-m", "worker.migrate"], env=environment, check=True)
@@ -89,7 +89,9 @@ def run(console: Console, directory: Path, events: int, seed: int) -> int:
                 for start in range(0, events, CHUNK)
             ]
             console.print(f"Enqueued {events:,} events in {len(jobs)} jobs of up to {CHUNK}.")
-            console.print("[bold]$ rq worker notiflog[/]")
+            worker_class = environment.get("RQ_WORKER_CLASS")
+            setting = f"RQ_WORKER_CLASS={worker_class} " if worker_class else ""
+            console.print(f"[bold]$ {setting}rq worker notiflog[/]")
             started = time.perf_counter()
             log = directory / "worker.log"
             with rq_worker(environment, log) as worker:
@@ -125,8 +127,10 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"ts"')]
 
 
-def _environment(database_url: str, redis_url: str) -> dict[str, str]:
+def _environment(database_url: str, redis_url: str, *, stock: bool) -> dict[str, str]:
     ours = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    if not stock:
+        ours["RQ_WORKER_CLASS"] = "worker.drain.DrainWorker"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
     return {**inherited, **ours}
 
@@ -174,7 +178,7 @@ def _report(
     console.print(_rejected(jobs))
     console.print(
         f"[bold]{events:,} events in {seconds:.1f} s: {events / seconds:,.0f} events per second[/] "
-        "(from the start of the worker's process; a stock worker forks for each job)."
+        "(counted from the start of the worker's process)."
     )
 
 
@@ -210,13 +214,17 @@ def _tokens(lines: list[dict[str, Any]], kept_by_guard: int) -> Table:
 
 def _rejected(jobs: list[Job]) -> Table:
     table = Table("job", "event", "problem", title="rejected events (the rest of their jobs is recorded)")
-    for number, job in enumerate(jobs, 1):
-        result = job.latest_result()
-        if result and result.exc_string:
-            for line in result.exc_string.splitlines():
-                if line.startswith("["):
-                    event, _, problem = line.partition("] ")
-                    table.add_row(str(number), event.lstrip("["), problem)
+    lines = [
+        (str(number), *line.removeprefix("[").split("] ", 1))
+        for number, job in enumerate(jobs, 1)
+        if (result := job.latest_result()) and result.exc_string
+        for line in result.exc_string.splitlines()
+        if line.startswith("[")
+    ]
+    for line in lines[:SHOWN]:
+        table.add_row(*line)
+    if len(lines) > SHOWN:
+        table.caption = f"and {len(lines) - SHOWN} more, each named in its failed job"
     return table
 
 

@@ -66,7 +66,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         if len(names) > 1:
             raise SystemExit(
                 f"DrainWorker listens on one queue, not on {len(names)} ({', '.join(names)}): with more than "
-                "one, RQ loses a job when a worker dies right after taking it. Start one worker for each queue."
+                "one, RQ loses a job when a worker dies right after taking it. Start a worker for each queue."
             )
         json = resolve_serializer(kwargs.get("serializer")) is JSONSerializer
         kwargs |= {

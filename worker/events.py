@@ -20,7 +20,7 @@ class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: FCM registration token or APNs device token. Personal: never logged, never in an error.
     token: Annotated[str, Meta(min_length=1, max_length=4096)]
     #: HTTP status of the answer; None: there was none (timeout, connection lost).
-    http_status: int | None
+    http_status: Annotated[int, Meta(ge=-1, le=999)] | None
     #: The answer as it came: decoded JSON, raw text, or None.
     body: Any = None
     #: When the push was sent; None: at the event's attempted_at.
@@ -61,6 +61,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("exactly one of idempotency_key and date_window is needed")
         _check_text("idempotency_key", self.idempotency_key or "")
         _check_text("date_window", self.date_window or "")
+        _check_text("skipped", self.skipped or "")
         if self.skipped is not None and self.results:
             raise ValueError("skipped: cannot stand together with results")
 
@@ -103,6 +104,8 @@ def decode(payload: object) -> Event:
         return msgspec.convert(payload, Event)
     except msgspec.ValidationError as error:
         raise InvalidEvent(*_explain(str(error))) from None
+    except UnicodeEncodeError:  # from a field's name, an id, a time or a channel
+        raise InvalidEvent("$", _SURROGATE) from None
 
 
 def decode_all(payloads: Iterable[object]) -> tuple[list[tuple[int, Event]], list[Rejected]]:
@@ -117,6 +120,9 @@ def decode_all(payloads: Iterable[object]) -> tuple[list[tuple[int, Event]], lis
     return events, rejected
 
 
+_SURROGATE = "contains a lone surrogate, so it is not valid Unicode"
+
+
 def _check_text(field: str, text: str) -> None:
     # PostgreSQL stores neither NUL nor lone surrogates, and one such value would fail the whole batch.
     if "\0" in text:
@@ -125,7 +131,7 @@ def _check_text(field: str, text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{field}: contains a lone surrogate, so it is not valid Unicode") from None
+            raise ValueError(f"{field}: {_SURROGATE}") from None
 
 
 def _check_time(field: str, time: datetime) -> None:
@@ -136,22 +142,26 @@ def _check_time(field: str, time: datetime) -> None:
 
 _LOCATED = re.compile(r"(?P<problem>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
 _OWN_FIELD = re.compile(r"(?P<field>[a-z_]+): (?P<problem>.*)", re.DOTALL)
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(
+    r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$(?P<path>\.results\[\d+\])`)?", re.DOTALL
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
 
 
 def _explain(message: str) -> tuple[str, str]:
     """Split a validation message into path and problem, leaving out whatever the producer sent."""
+    if unknown := _UNKNOWN_FIELD.fullmatch(message):
+        # The name is the producer's: it may look like a path, or, where events are keyed by it, be a token.
+        # Name only what looks like a field.
+        name = unknown["field"]
+        problem = f"unknown field `{name}`" if _PLAIN_NAME.fullmatch(name) else "unknown field"
+        return f"${unknown['path'] or ''}", problem
     located = _LOCATED.fullmatch(message)
     path, problem = (located["path"] or "", located["problem"]) if located else ("", "is not valid")
     if located and located["key"]:
         return f"${path}", "field names must be strings"
     if own := _OWN_FIELD.fullmatch(problem):
         return f"${path}.{own['field']}", own["problem"]
-    if unknown := _UNKNOWN_FIELD.fullmatch(problem):
-        # A producer that keys by token would put tokens here: name only what looks like a field.
-        name = unknown["field"]
-        return f"${path}", f"unknown field `{name}`" if _PLAIN_NAME.fullmatch(name) else "unknown field"
     if problem.startswith("Invalid enum value"):
         expected = "1" if path == ".version" else "'fcm' or 'apns'"
         return f"${path}", f"expected {expected}"

@@ -11,7 +11,7 @@ import psycopg
 from rq import Retry, get_current_job
 
 from worker import db, logs, store
-from worker.classify import Outcome, Status, fold
+from worker.classify import Outcome, Status, fold, stale_tokens
 from worker.config import Settings, settings
 from worker.events import InvalidEvent, Rejected, decode_all
 
@@ -101,7 +101,7 @@ def record(connection: psycopg.Connection, config: Settings, batches: Sequence[B
     """
     started = time.perf_counter()
     outcomes = [outcome for batch in batches for _, outcome in batch.outcomes]
-    stale = [token for outcome in outcomes for token in outcome.stale]
+    stale = stale_tokens(outcomes)
     recorded = store.write(connection, config, [outcome for outcome in outcomes if outcome.final], stale)
     written: dict[str, Status] = {}
     reports = [_account(batch, recorded, written) for batch in batches]

@@ -217,7 +217,7 @@ def _apply(connection: psycopg.Connection, options: argparse.Namespace) -> int:
         elif apply(connection, migration):
             _say(f"applied {migration.name}")
         else:
-            _say(f"applied meanwhile by another run {migration.name}")
+            _say(f"applied by another run meanwhile: {migration.name}")
     return 1 if options.check and todo else 0
 
 

@@ -42,13 +42,10 @@ class Rule(NamedTuple, Generic[Answer]):
 
 # --- FCM HTTP v1 ----------------------------------------------------------------------------------------
 
-# What a 404 or 410 must not blame if it is to count against the token.
-_BLAMES_ELSEWHERE = re.compile(
-    r"\b(projects?|path|url|uri|endpoint|route|method|page|host|server|service|api|permissions?|enabled?|"
-    r"disabled|billing|credentials?|auth\w*|sender|key|payload|parameters?|quota)\b"
+# FCM's web push endpoint about an expired subscription; other texts with a 410 may be anybody's.
+_SUBSCRIPTION_ENDED = re.compile(
+    r"(push )?subscription has (unsubscribed|expired|unsubscribed or expired)\.?"
 )
-# ApnsError reasons that speak of the token; others speak of Apple's side of our configuration.
-_APNS_DEAD = {"Unregistered": "apns_unregistered", "ExpiredToken": "apns_expired_token"}
 
 
 def _fcm_says(code: str) -> Callable[[FcmAnswer], bool]:
@@ -58,8 +55,7 @@ def _fcm_says(code: str) -> Callable[[FcmAnswer], bool]:
 def _fcm_apns(reason: str) -> Callable[[FcmAnswer], bool]:
     # FCM's bridge hands on APNs' own 410; a credential error beside it would make it doubtful.
     return lambda a: (
-        a.apns_status == 410
-        and a.apns_reason == reason
+        a.apns == {(410, reason)}
         and a.codes <= {"UNREGISTERED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE"}
         and a.status not in (401, 403)
     )
@@ -70,16 +66,12 @@ def _fcm_names_message(a: FcmAnswer) -> bool:
     return not a.name.endswith("/messages/fake_message_id") if a.name else a.shape == "empty"
 
 
-def _fcm_blames_nothing_else(a: FcmAnswer) -> bool:
-    return (a.shape == "empty" or a.bare) and not _BLAMES_ELSEWHERE.search(a.blames)
-
-
-def _fcm_text_blames_nothing_else(a: FcmAnswer) -> bool:
-    return a.shape == "text" and not _BLAMES_ELSEWHERE.search(a.blames)
+def _fcm_contradicts_itself(a: FcmAnswer) -> bool:
+    return len(a.codes) > 1 or len(a.apns) > 1 or a.codes == {"UNREGISTERED"}
 
 
 def _fcm_blames_token(a: FcmAnswer) -> bool:
-    return "message.token" in a.blames or "registration token" in a.blames
+    return "message.token" in a.says or "registration token" in a.says
 
 
 FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
@@ -95,10 +87,15 @@ FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
     Rule(
         "unregistered",
         PROVEN_DEAD,
-        lambda a: _fcm_says("UNREGISTERED")(a) and a.status not in (401, 403) and a.apns_status != 403,
+        lambda a: (
+            _fcm_says("UNREGISTERED")(a)
+            and a.status not in (401, 403)
+            and all(status in (400, 410) for status, _ in a.apns)
+            and len(a.apns) <= 1
+        ),
     ),
     # Two codes in one answer contradict each other; neither is proof.
-    Rule("contradictory_codes", UNPROVEN, lambda a: len(a.codes) > 1 or a.codes == {"UNREGISTERED"}),
+    Rule("contradictory_codes", UNPROVEN, _fcm_contradicts_itself),
     # "The authenticated sender ID is different": also every token's answer under a wrong service account.
     Rule("sender_id_mismatch", UNPROVEN, _fcm_says("SENDER_ID_MISMATCH")),
     # "APNs certificate or web push auth key was invalid or missing."
@@ -111,8 +108,8 @@ FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
     Rule("internal", TRANSIENT, _fcm_says("INTERNAL")),
     Rule("unavailable", TRANSIENT, _fcm_says("UNAVAILABLE")),
     # 400 is the trap: one code for a bad token, a bad payload and a bad parameter. None is proof of death.
-    Rule("apns_bad_device_token", UNPROVEN, lambda a: a.apns_reason == "BadDeviceToken"),
-    Rule("apns_error", UNPROVEN, lambda a: a.apns_status is not None),
+    Rule("apns_bad_device_token", UNPROVEN, lambda a: any(r == "BadDeviceToken" for _, r in a.apns)),
+    Rule("apns_error", UNPROVEN, lambda a: bool(a.apns)),
     Rule(
         "invalid_token",
         UNPROVEN,
@@ -139,11 +136,13 @@ FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
     Rule(
         "gone",
         PROVEN_DEAD,
-        lambda a: a.status == 410 and (_fcm_blames_nothing_else(a) or _fcm_text_blames_nothing_else(a)),
+        lambda a: (
+            a.status == 410 and (a.shape == "empty" or a.bare or bool(_SUBSCRIPTION_ENDED.fullmatch(a.says)))
+        ),
     ),
     Rule("gone_contradicted", UNPROVEN, lambda a: a.status == 410),
     # Wrong project or path also answers NOT_FOUND: without any hint of it the token is presumed dead.
-    Rule("not_found", PRESUMED_DEAD, lambda a: a.status == 404 and _fcm_blames_nothing_else(a)),
+    Rule("not_found", PRESUMED_DEAD, lambda a: a.status == 404 and (a.shape == "empty" or a.bare)),
     Rule("not_found_contradicted", UNPROVEN, lambda a: a.status == 404),
     Rule("no_answer", TRANSIENT, lambda a: not a.status),
     Rule("unknown_status", UNPROVEN, lambda a: True),
@@ -203,7 +202,10 @@ APNS_REASONS: dict[str, Evidence] = {
 }
 
 APNS_RULES: tuple[Rule[ApnsAnswer], ...] = (
-    Rule("accepted", ACCEPTED, lambda a: a.status == 200 and a.shape != "html" and not a.reason),
+    # "Success" is what PyAPNs2 hands on in place of the empty body.
+    Rule(
+        "accepted", ACCEPTED, lambda a: a.status == 200 and a.shape != "html" and a.reason in ("", "Success")
+    ),
     Rule("unexpected_body", UNPROVEN, lambda a: a.status == 200),
     # 410: "The device token is inactive for the specified topic." Irrecoverable, but a device may register
     # the same token again: `timestamp` tells since when it was dead.

@@ -130,8 +130,8 @@ class Scheduler:
             elif kind < 0.018 and made:
                 event = {**self.random.choice(made), "results": [], "skipped": "quiet_hours"}  # contradicts
             elif kind < 0.028:
-                event["final"] = False
-                event["results"] = [self._failed("fcm")]
+                event = {key: value for key, value in event.items() if key != "skipped"}
+                event |= {"final": False, "results": [self._failed("fcm")]}
             elif kind < 0.034:
                 event = self._malformed(event)
             made.append(event)

@@ -32,12 +32,14 @@ def tmp_path() -> Path:
     return path
 
 
-def test_it_shows_rows_tokens_and_rejected_events(environment: dict[str, str]) -> None:
-    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=120, check=False)
+@pytest.mark.parametrize("worker", [[], ["--stock"]], ids=["draining", "stock"])
+def test_it_shows_rows_tokens_and_rejected_events(environment: dict[str, str], worker: list[str]) -> None:
+    command = [*COMMAND, *worker]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for expected in (
         "follow_up_notification_log",
-        "rq worker notiflog",
+        "rq worker notiflog\n",
         "unregistered",
         "registered again after the send",
         "$.delivery_channel: expected 'fcm' or 'apns'",
@@ -56,7 +58,11 @@ def test_interrupted_it_stops_its_servers_and_removes_its_files(
     environment: dict[str, str], tmp_path: Path, how: signal.Signals
 ) -> None:
     demo = subprocess.Popen(
-        [*COMMAND[:-1], "20000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*COMMAND[:-1], "20000", "--stock"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert demo.stdout is not None
     for line in demo.stdout:

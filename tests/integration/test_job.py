@@ -29,14 +29,14 @@ def count(connection: psycopg.Connection) -> int:
 
 class TestSummary:
     def test_it_counts_what_became_of_every_event(self, app: sample.App) -> None:
-        busy = {"http_status": 503, "body": None}
+        busy = make.result(http_status=503, body=None)
         with pytest.raises(RejectedEvents):
             record_outcomes([make.event(app, 7), make.event(app, 8, chapter_id="x")])
         summary = record_outcomes(
             [
                 make.event(app, 0),
                 make.event(app, 1, results=[make.unregistered()]),
-                make.event(app, 2, results=[make.result(**busy), make.unregistered()]),
+                make.event(app, 2, results=[busy, make.unregistered()]),
                 make.event(app, 3, results=[], skipped="quiet_hours"),
                 make.event(app, 4, results=[], skipped="Ann is in hospital"),
                 make.event(app, 5, results=None),

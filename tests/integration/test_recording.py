@@ -10,6 +10,7 @@ from psycopg import sql
 
 from tests import make
 from worker import db, sample, store
+from worker.classify import stale_tokens
 from worker.config import Settings
 from worker.jobs import Report, judge, record
 
@@ -33,7 +34,7 @@ def run(connection: psycopg.Connection, config: Settings) -> Record:
 
 def rows(connection: psycopg.Connection, columns: str = "idempotency_key, status") -> list[tuple[Any, ...]]:
     query = sql.SQL("select {} from public.follow_up_notification_log order by idempotency_key").format(
-        sql.SQL(columns)  # type: ignore[arg-type]
+        sql.SQL(columns)
     )
     return connection.execute(query).fetchall()
 
@@ -285,6 +286,14 @@ class TestPruning:
         run([make.event(app, results=[make.unregistered()], **changes)])
         assert tokens(connection) == []
 
+    def test_a_token_accepted_later_in_the_same_job_stays(
+        self, run: Record, connection: psycopg.Connection, app: sample.App
+    ) -> None:
+        register(connection, app, "token", self.BEFORE)
+        later = make.result(sent_at="2026-11-16T06:00:01Z")
+        run([make.event(app, 0, results=[make.unregistered()]), make.event(app, 1, results=[later])])
+        assert tokens(connection) == ["token"]
+
     def test_other_tokens_stay(self, run: Record, connection: psycopg.Connection, app: sample.App) -> None:
         for token in ("dead", "alive", "other"):
             register(connection, app, token, self.BEFORE)
@@ -333,7 +342,7 @@ class TestConcurrency:
 
         def write(batch: list[dict[str, Any]]) -> None:
             outcomes = [outcome for _, outcome in judge(batch).outcomes]
-            stale = [token for outcome in outcomes for token in outcome.stale]
+            stale = stale_tokens(outcomes)
             with db.connect(database) as mine:
                 barrier.wait()
                 try:

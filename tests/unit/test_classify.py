@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.answers import ApnsAnswer, FcmAnswer, read_apns, read_fcm
-from worker.classify import Outcome, StaleToken, classify, fold
+from worker.classify import Outcome, StaleToken, classify, fold, stale_tokens
 from worker.events import Channel, Event, SendResult
 from worker.rules import APNS_RULES, FCM_RULES, Evidence, Rule
 
@@ -482,7 +482,7 @@ def test_apns_time_of_death_and_the_send_bound_the_registration_together(
     ],
 )
 def test_which_tokens_are_stale(results: list[SendResult], stale: list[str]) -> None:
-    assert [found.token for found in fold(_event(*results)).stale] == stale
+    assert [found.token for found in stale_tokens([fold(_event(*results))])] == stale
 
 
 def test_a_token_accepted_after_apns_time_of_death_is_alive_though_the_notice_came_later() -> None:
@@ -490,7 +490,13 @@ def test_a_token_accepted_after_apns_time_of_death_is_alive_though_the_notice_ca
         token="a", http_status=410, body=_unregistered_at(SENT - timedelta(days=1)), sent_at=LATER
     )
 
-    assert fold(_event(_accepted("a"), notice, channel="apns")).stale == ()
+    assert stale_tokens([fold(_event(_accepted("a"), notice, channel="apns"))]) == []
+
+
+def test_a_sign_of_life_in_one_event_refutes_the_death_notice_of_another() -> None:
+    outcomes = [fold(_event(_dead("a"))), fold(_event(_accepted("a", at=LATER)))]
+
+    assert (stale_tokens(outcomes), stale_tokens(outcomes[::-1])) == ([], [])
 
 
 #: Events whose results say everything about few tokens, at few moments, so that they meet each other.
@@ -520,7 +526,7 @@ def _whatever_the_order(outcome: Outcome) -> tuple[object, ...]:
         outcome.status,
         outcome.reason,
         outcome.final,
-        set(outcome.stale),
+        set(stale_tokens([outcome])),
         Counter(outcome.failures),
     )
 
@@ -551,7 +557,7 @@ def test_a_token_is_stale_only_before_a_send_that_found_it_dead(event: Event) ->
         if classify(result.delivery_channel or "fcm", result.http_status, result.body).prunes
     }
 
-    for stale in fold(event).stale:
+    for stale in stale_tokens([fold(event)]):
         assert any(token == stale.token and at and stale.before <= at for token, at in dead_at)
 
 
@@ -560,4 +566,4 @@ def test_a_token_is_stale_only_before_a_send_that_found_it_dead(event: Event) ->
 def test_a_token_accepted_last_is_not_stale(event: Event) -> None:
     last = SendResult(token="a", http_status=200, sent_at=SENT + timedelta(hours=1))
 
-    assert "a" not in {stale.token for stale in fold(_event(*(event.results or []), last)).stale}
+    assert "a" not in {stale.token for stale in stale_tokens([fold(_event(*(event.results or []), last))])}
