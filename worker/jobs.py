@@ -120,14 +120,15 @@ def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status])
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
-    count = dict.fromkeys(("delivered", "failed", "skipped", "retrying", "duplicates", "conflicting"), 0)
-    failed_by: Counter[str] = Counter()
-    skipped_by: Counter[str] = Counter()
+    count = {"delivered": 0, "failed": 0, "skipped": 0, "retrying": 0, "duplicates": 0, "conflicting": 0}
+    failed_by: dict[str, int] = {}
+    skipped_by: dict[str, int] = {}
     stale: set[str] = set()
     refused: list[Rejected] = []
     for position, outcome in batch.outcomes:
         key, status = outcome.idempotency_key, outcome.status
-        stale.update(notice.token for notice in outcome.stale)
+        if outcome.stale:
+            stale.update(notice.token for notice in outcome.stale)
         if not outcome.final:
             count["retrying"] += 1
         elif key in recorded.refused:
@@ -136,9 +137,11 @@ def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status])
             written[key] = status
             count[status] += 1
             if status == "failed":
-                failed_by[outcome.reason or ""] += 1
+                reason = outcome.reason or ""
+                failed_by[reason] = failed_by.get(reason, 0) + 1
             elif status == "skipped":
-                skipped_by[_plain(outcome.reason)] += 1
+                reason = _plain(outcome.reason)
+                skipped_by[reason] = skipped_by.get(reason, 0) + 1
         else:
             count["duplicates"] += 1
             stored = written.get(key) or recorded.known.get(key, status)
@@ -152,23 +155,24 @@ def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status])
         "rejected": len(rejected),
         "pruned": len(stale & recorded.pruned),
         "kept": len(stale & recorded.kept),
-        "failed_by": dict(failed_by),
-        "skipped_by": dict(skipped_by),
+        "failed_by": failed_by,
+        "skipped_by": skipped_by,
     }
     return Report(summary, rejected)
 
 
 def _total(reports: Sequence[Report]) -> dict[str, Any]:
     """The sum of some summaries."""
-    if len(reports) == 1:
-        return reports[0].summary
     total: dict[str, Any] = {}
-    for summary, _ in reports:
-        for name, value in summary.items():
-            if isinstance(value, dict):
-                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
-            else:
-                total[name] = total.get(name, 0) + value
+    for name, first in reports[0].summary.items():
+        if isinstance(first, dict):
+            by_reason: Counter[str] = Counter()
+            for summary, _ in reports:
+                if summary[name]:
+                    by_reason.update(summary[name])
+            total[name] = dict(by_reason)
+        else:
+            total[name] = sum([summary[name] for summary, _ in reports])
     return total
 
 

@@ -24,6 +24,9 @@ EVENTS: dict[str, str] = {
 logger = logging.getLogger("notiflog")
 
 
+_encode = json.JSONEncoder(default=str).encode
+
+
 class JsonFormatter(logging.Formatter):
     """One line per record, ASCII only, so that no logged value can forge a second line."""
 
@@ -35,7 +38,7 @@ class JsonFormatter(logging.Formatter):
             # Only what `info` and `warning` got: other extras may hold a job's arguments, hence tokens.
             **getattr(record, "notiflog", {}),
         }
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 def setup() -> None:

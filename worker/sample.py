@@ -137,6 +137,10 @@ class Scheduler:
             made.append(event)
         return made
 
+    def good_events(self, n: int, window: str) -> list[dict[str, Any]]:
+        """`n` events that all can be recorded, with keys of their own for each `window`."""
+        return [self._event(number) | {"date_window": f"{window}-{number}"} for number in range(n)]
+
     def insert_devices(self, connection: psycopg.Connection) -> None:
         """Write the devices that the made-up events were sent to into the app's token table."""
         with connection.cursor().copy("copy public.device_tokens from stdin") as copy:

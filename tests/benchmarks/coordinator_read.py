@@ -2,8 +2,8 @@
 
 Fills the migrated table of a throw-away server with a million rows and reads the newest 50 of one mentor in
 one chapter, each time of another mentor: as the owner, and as a coordinator under row level security with
-policies of three shapes. It also reads all that the coordinator may see, with and without an index on chapters:
-what a reader who forgets to name mentor and chapter has to wait for.
+policies of three shapes. It also reads all that the coordinator may see, with and without an index on the
+chapter: what a reader who forgets to name mentor and chapter has to wait for.
 """
 
 # ruff: noqa: T201 - a command prints

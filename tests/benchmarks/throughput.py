@@ -1,0 +1,340 @@
+"""Outcomes per second, side by side: `python tests/benchmarks/throughput.py`, after installing `.[bench]`.
+
+Every system does the same real work on the same throw-away servers: decode, classify, insert, prune, log. Its
+rate stands as a ratio to the limit measured right before and after it: `insert ... select from unnest` of 500
+ready rows a statement on one connection. Ratios travel between machines; rates do not.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from dramatiq.brokers.redis import RedisBroker
+from redis import Redis
+from rich.console import Console
+from rich.table import Table
+from rq import Queue
+
+from tests.benchmarks import peers
+from worker import classify, events, migrate, sample, sandbox, store
+
+JOB = "worker.jobs.record_outcomes"
+BIN = Path(sys.executable).parent
+RAW_ROWS = 30_000
+
+Payload = list[dict[str, Any]]
+
+
+@dataclass
+class Bench:
+    """The servers, and what all systems share."""
+
+    database: psycopg.Connection
+    redis: Redis
+    app: sample.App
+    environment: dict[str, str]
+    log: Path
+
+    def payloads(self, n: int) -> Payload:
+        """Good events with fresh keys: most delivered, some skipped or failed, some with a dead token."""
+        return sample.Scheduler(self.app).good_events(n, uuid4().hex)
+
+    def rate(self) -> float:
+        """Rows per second from the first transaction's start to the last one's."""
+        rows, seconds = self.database.execute(
+            """
+            select count(*) filter (where created_at < last), extract(epoch from last - first)::float
+              from public.follow_up_notification_log,
+                   (select min(created_at) as first, max(created_at) as last
+                      from public.follow_up_notification_log where created_at >= %s) as span
+             where created_at >= first group by first, last
+            """,
+            [self.started],
+        ).fetchone() or (0, 1.0)
+        return float(rows / seconds)
+
+    def begin(self) -> None:
+        """Forget what was measured before."""
+        self.redis.flushall()
+        self.database.execute("checkpoint")
+        (self.started,) = self.database.execute("select clock_timestamp()").fetchone() or (None,)
+
+    def rows(self) -> int:
+        """Rows written since `begin`."""
+        found = self.database.execute(
+            "select count(*) from public.follow_up_notification_log where created_at >= %s", [self.started]
+        ).fetchone()
+        return int(found[0]) if found else 0
+
+    def run(self, commands: Sequence[Sequence[str]], rows: int, **environment: str) -> None:
+        """Run worker processes until all rows are there, then stop them."""
+        with self.log.open("ab") as log:
+            processes = [
+                subprocess.Popen(
+                    [str(BIN / command[0]), *command[1:]],
+                    env={**self.environment, **environment},
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+                for command in commands
+            ]
+        try:
+            deadline = time.monotonic() + 300
+            while self.rows() < rows:
+                if time.monotonic() > deadline or all(p.poll() is not None for p in processes):
+                    if self.rows() >= rows:
+                        break
+                    raise RuntimeError(
+                        f"{commands[0]} ended with {self.rows()} of {rows} rows, see {self.log}"
+                    )
+                time.sleep(0.3)
+        finally:
+            for process in processes:
+                sandbox.stop(process, sandbox.signal.SIGTERM, timeout=10)
+
+
+def raw(bench: Bench, rows: int = RAW_ROWS) -> float:
+    """The limit: ready rows, 500 a statement, one connection."""
+    outcomes = [classify.fold(events.decode(payload)) for payload in bench.payloads(rows)]
+    batches = []
+    for start in range(0, rows, 500):
+        part = sorted(outcomes[start : start + 500], key=lambda outcome: outcome.idempotency_key)
+        batches.append([list(column) for column in list(zip(*part, strict=True))[:7]])
+    bench.begin()
+    for batch in batches:
+        bench.database.execute(store.INSERT_OUTCOMES, batch)
+    return bench.rate()
+
+
+def rq(worker_class: str | None, processes: int) -> Callable[[Bench, Payload, int], float]:
+    """RQ with some worker class, started the way users start it."""
+
+    def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
+        bench.begin()
+        queue = Queue("notiflog", connection=bench.redis)
+        jobs = [
+            Queue.prepare_data(JOB, (payloads[start : start + chunk],), result_ttl=0, description="outcomes")
+            for start in range(0, len(payloads), chunk)
+        ]
+        for start in range(0, len(jobs), 1000):
+            queue.enqueue_many(jobs[start : start + 1000])
+        environment = {"RQ_WORKER_CLASS": worker_class} if worker_class else {}
+        bench.run([("rq", "worker", "notiflog", "--quiet")] * processes, len(payloads), **environment)
+        return bench.rate()
+
+    return measure
+
+
+def celery(processes: int) -> Callable[[Bench, Payload, int], float]:
+    """Celery, prefork, acks_late."""
+
+    def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
+        bench.begin()
+        with peers.celery_app.connection_for_write(bench.environment["REDIS_URL"]) as connection:
+            for start in range(0, len(payloads), chunk):
+                peers.celery_record.apply_async([payloads[start : start + chunk]], connection=connection)
+        command = (
+            "celery",
+            "-A",
+            "tests.benchmarks.peers:celery_app",
+            "worker",
+            "-l",
+            "ERROR",
+            "-c",
+            str(processes),
+        )
+        bench.run([command], len(payloads))
+        return bench.rate()
+
+    return measure
+
+
+def dramatiq(processes: int) -> Callable[[Bench, Payload, int], float]:
+    """dramatiq with 8 threads a process."""
+
+    def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
+        bench.begin()
+        broker = RedisBroker(url=bench.environment["REDIS_URL"])
+        broker.declare_queue("default")
+        for start in range(0, len(payloads), chunk):
+            broker.enqueue(peers.dramatiq_record.message(payloads[start : start + chunk]))
+        options = ("--processes", str(processes), "--threads", "8")
+        bench.run([("dramatiq", "tests.benchmarks.peers:dramatiq_broker", *options)], len(payloads))
+        return bench.rate()
+
+    return measure
+
+
+DRAIN = "worker.drain.DrainWorker"
+SIMPLE = "tests.benchmarks.peers.KeptConnectionWorker"
+
+#: name, system, events in one-event jobs, events in 500-event jobs
+SYSTEMS: list[tuple[str, Callable[[Bench, Payload, int], float], int, int]] = [
+    ("RQ, stock forking worker", rq(None, 1), 60, 10_000),
+    ("RQ, SimpleWorker, kept connection", rq(SIMPLE, 1), 800, 40_000),
+    ("Celery, 1 process", celery(1), 2_000, 40_000),
+    ("dramatiq, 8 threads", dramatiq(1), 8_000, 60_000),
+    ("DrainWorker, 1 process", rq(DRAIN, 1), 60_000, 120_000),
+    ("DrainWorker, 2 processes", rq(DRAIN, 2), 60_000, 120_000),
+]
+
+
+def throughput(bench: Bench, console: Console, rounds: int, scale: float, only: str) -> None:
+    """Measure every system in jobs of 1 and of 500 events."""
+    table = Table("system", "1 event a job", "ratio", "500 events a job", "ratio")
+    raws = [raw(bench)]
+    for name, system, single, batch in SYSTEMS:
+        if only.lower() not in name.lower():
+            continue
+        cells: list[str] = []
+        for n, chunk in ((single, 1), (batch, 500)):
+            rates, ratios = [], []
+            for _ in range(rounds):
+                rate = system(bench, bench.payloads(max(50, int(n * scale))), chunk)
+                bench.database.execute("truncate public.follow_up_notification_log")
+                raws.append(raw(bench))
+                bench.database.execute("truncate public.follow_up_notification_log")
+                rates.append(rate)
+                ratios.append(rate / statistics.mean(raws[-2:]))
+                console.print(
+                    f"{name}, {chunk} a job: {rate:,.0f}/s, {ratios[-1]:.3f} of raw {raws[-1]:,.0f}/s"
+                )
+            cells += (f"{statistics.median(rates):,.0f}/s", f"{statistics.median(ratios):.3f}")
+        table.add_row(name, *cells)
+    table.add_row("raw insert, 500 rows a statement", "", "", f"{statistics.median(raws):,.0f}/s", "1")
+    console.print(table)
+
+
+def growth(bench: Bench, console: Console, sizes: Sequence[int]) -> None:
+    """Measure with rows already in the table."""
+    table = Table(
+        "rows in the table", "raw", "DrainWorker, 1 process, 500 a job", "ratio", "to the empty table"
+    )
+    first = 0.0
+    for size in sizes:
+        bench.database.execute(
+            """
+            insert into public.follow_up_notification_log
+                   (peer_mentor_id, chapter_id, scenario_rule_id, delivered_at, delivery_channel,
+                    idempotency_key, status, created_at)
+            select (%b::uuid[])[1 + n %% 400], (%b::uuid[])[1 + n %% 20], (%b::uuid[])[1 + n %% 6],
+                   now() - n * interval '1 second', 'fcm',
+                   encode(sha256((n::text || random()::text)::bytea), 'hex'), 'delivered',
+                   now() - interval '1 year'
+              from generate_series((select count(*) from public.follow_up_notification_log), %s - 1) as n
+            """,
+            [bench.app.users, bench.app.chapters, bench.app.rules, size],
+        )
+        bench.database.execute("vacuum analyze public.follow_up_notification_log")
+        limit = raw(bench)
+        rate = rq(DRAIN, 1)(bench, bench.payloads(60_000), 500)
+        first = first or rate
+        table.add_row(
+            f"{size:,}", f"{limit:,.0f}/s", f"{rate:,.0f}/s", f"{rate / limit:.2f}", f"{rate / first:.2f}"
+        )
+    console.print(table)
+
+
+def start_time(bench: Bench, console: Console) -> None:
+    """From the start of the process to the first row."""
+    times = []
+    for _ in range(5):
+        bench.begin()
+        Queue("notiflog", connection=bench.redis).enqueue(JOB, bench.payloads(1))
+        begun = time.time()
+        bench.run([("rq", "worker", "notiflog", "--quiet")], 1, RQ_WORKER_CLASS=DRAIN)
+        (written,) = bench.database.execute(
+            "select extract(epoch from max(created_at))::float from public.follow_up_notification_log"
+        ).fetchone() or (0.0,)
+        times.append(written - begun)
+    console.print(f"First row {statistics.median(times):.2f} s after the start of the process (5 starts).")
+
+
+def soak(bench: Bench, console: Console, n: int) -> None:
+    """Resident memory of one worker over `n` events."""
+    bench.begin()
+    queue = Queue("notiflog", connection=bench.redis)
+    with bench.log.open("ab") as log:
+        worker = subprocess.Popen(
+            [BIN / "rq", "worker", "notiflog", "--quiet"],
+            env={**bench.environment, "RQ_WORKER_CLASS": DRAIN},
+            stdout=log,
+            stderr=log,
+        )
+    sizes: list[int] = []
+    try:
+        for start in range(0, n, 50_000):
+            payloads = bench.payloads(50_000)
+            queue.enqueue_many(
+                [
+                    Queue.prepare_data(JOB, (payloads[i : i + 100],), result_ttl=0)
+                    for i in range(0, 50_000, 100)
+                ]
+            )
+            while bench.rows() < start + 50_000:
+                time.sleep(0.5)
+            sizes.append(_resident(worker.pid))
+            console.print(f"{start + 50_000:,} events: {sizes[-1]} MB resident")
+    finally:
+        sandbox.stop(worker, sandbox.signal.SIGTERM)
+    console.print(f"Resident memory: {sizes[0]} MB first, {sizes[-1]} MB last, {max(sizes)} MB most.")
+
+
+def _resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "what", nargs="*", default=["throughput", "start"], help="throughput start growth soak"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="shorter or longer runs")
+    parser.add_argument("--only", default="", help="systems whose name contains this")
+    options = parser.parse_args()
+    console = Console()
+    with sandbox.directory() as directory:
+        settings = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
+        with (
+            sandbox.postgres(directory, settings=settings) as server,
+            sandbox.valkey(directory, tcp=True) as url,
+        ):
+            sandbox.create_app_tables(server.url())
+            inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
+            environment = {
+                **inherited,
+                "DATABASE_URL": server.url(),
+                "REDIS_URL": url,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+            }
+            with psycopg.connect(server.url(), autocommit=True, prepare_threshold=None) as database:
+                for migration in migrate.pending(database):
+                    migrate.apply(database, migration)
+                app = sample.make_app(database)
+                bench = Bench(database, Redis.from_url(url), app, environment, directory / "log")
+                if "throughput" in options.what:
+                    throughput(bench, console, options.rounds, options.scale, options.only)
+                if "start" in options.what:
+                    start_time(bench, console)
+                if "soak" in options.what:
+                    soak(bench, console, 1_000_000)
+                if "growth" in options.what:
+                    database.execute("truncate public.follow_up_notification_log")
+                    growth(bench, console, (0, 1_000_000, 5_000_000))
+
+
+if __name__ == "__main__":
+    main()
