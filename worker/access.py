@@ -133,7 +133,10 @@ def _problems(needs: list[_Need], role: str) -> Iterator[str]:
     log = table == ".".join(_LOG)
     if not needs[0].table_there:
         remedy = (
-            "run `python -m worker.migrate`" if log else "create it, or name yours in NOTIFLOG_TOKEN_TABLE"
+            "run `python -m worker.migrate`; if that finds nothing to do, somebody dropped the table: "
+            "run it with --rollback --yes until nothing is left, then once more"
+            if log
+            else "create it, or name yours in NOTIFLOG_TOKEN_TABLE"
         )
         yield f"table {table} does not exist: {remedy}"
         return

@@ -5,6 +5,7 @@ Two writers never deadlock here: keys are inserted in sorted order, and all keys
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -54,6 +55,11 @@ delete from {table} as device where device.{token} = any(%b) returning device.{t
 # rounds, few enough that one bad row costs little.
 _SPLIT = 8
 
+_PARENTS = ("peer_mentor_id", "chapter_id", "scenario_rule_id")
+
+# A constraint, a value or a trigger of the app refuses some row.
+_BAD_ROW = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.RaiseException)
+
 
 class Recorded(NamedTuple):
     """What became of the outcomes, by idempotency key."""
@@ -90,7 +96,7 @@ def write(
         with db.transaction(connection):
             inserted = _insert(connection, rows)
             return _finish(connection, settings, rows, inserted, {}, stale)
-    except (psycopg.IntegrityError, psycopg.DataError):
+    except _BAD_ROW:
         # Some row is bad. The foreign keys themselves tell which: reading the parent tables instead would
         # need privileges on them, and row level security there would make every parent look missing.
         with db.transaction(connection):
@@ -124,22 +130,37 @@ def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozense
 def _insert_isolating(
     connection: psycopg.Connection, rows: Sequence[Outcome], refused: dict[str, str]
 ) -> frozenset[str]:
-    try:
-        with connection.transaction():  # a savepoint
-            return _insert(connection, rows)
-    except (psycopg.IntegrityError, psycopg.DataError) as error:
-        if len(rows) == 1:
-            refused[rows[0].idempotency_key] = _blame(error)
-            return frozenset()
-    step = -(-len(rows) // _SPLIT)
-    parts = (rows[start : start + step] for start in range(0, len(rows), step))
-    return frozenset().union(*(_insert_isolating(connection, part, refused) for part in parts))
+    """Insert the rows that PostgreSQL takes; puts the others into `refused`, with the column to blame."""
+    orphans: set[tuple[str, UUID]] = set()  # parents that turned out to be missing
+
+    def insert(rows: Sequence[Outcome]) -> frozenset[str]:
+        rows = [row for row in rows if not is_orphan(row)]
+        try:
+            with connection.transaction():  # a savepoint
+                return _insert(connection, rows)
+        except _BAD_ROW as error:
+            if len(rows) == 1:
+                blamed = refused[rows[0].idempotency_key] = _blame(error)
+                if blamed in _PARENTS:
+                    orphans.add((blamed, getattr(rows[0], blamed)))
+                return frozenset()
+        step = -(-len(rows) // _SPLIT)
+        parts = [rows[start : start + step] for start in range(0, len(rows), step)]
+        return frozenset().union(*map(insert, parts))
+
+    def is_orphan(row: Outcome) -> bool:
+        for parent in _PARENTS:
+            if (parent, getattr(row, parent)) in orphans:
+                refused[row.idempotency_key] = parent
+                return True
+        return False
+
+    return insert(rows)
 
 
 def _blame(error: psycopg.Error) -> str:
     constraint = error.diag.constraint_name or error.sqlstate or "constraint"
-    columns = ("peer_mentor_id", "chapter_id", "scenario_rule_id")
-    return next((column for column in columns if column in constraint), constraint)
+    return next((column for column in _PARENTS if column in constraint), constraint)
 
 
 def _prune(

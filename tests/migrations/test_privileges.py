@@ -2,11 +2,13 @@
 era of the default grants, and whether or not row level security is on.
 """
 
-import itertools
+# ruff: noqa: S608 - statements are put together from constants of this file
+
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -44,19 +46,17 @@ two_kinds = pytest.mark.parametrize("kind", TWO_KINDS, ids=str)
 
 
 def outcome(key: str, parent: UUID = PARENT) -> Outcome:
-    return Outcome(
-        peer_mentor_id=parent,
-        chapter_id=PARENT,
-        scenario_rule_id=PARENT,
-        delivered_at=NOW,
-        delivery_channel="fcm",
-        idempotency_key=key,
-        status="delivered",
-        reason=None,
-        final=True,
-        stale=(),
-        failures=(),
-    )
+    row = {
+        "peer_mentor_id": parent,
+        "chapter_id": PARENT,
+        "scenario_rule_id": PARENT,
+        "delivered_at": NOW,
+        "delivery_channel": "fcm",
+        "idempotency_key": key,
+        "status": "delivered",
+    }
+    not_stored: dict[str, Any] = dict.fromkeys(Outcome._fields)
+    return Outcome(**{**not_stored, **row})
 
 
 def stale(token: str) -> StaleToken:
@@ -92,6 +92,10 @@ def may(database: Database, role: str, statement: str) -> bool:
         except errors.IntegrityError:
             pass
     return True
+
+
+def allowed(database: Database, role: str) -> set[str]:
+    return {name for name, statement in STATEMENTS.items() if may(database, role, statement)}
 
 
 def do_the_workers_job(
@@ -131,13 +135,10 @@ def follow(remedies: list[str], database: Database) -> None:
 
 
 @supabase_kinds
-@pytest.mark.parametrize(
-    ("role", "allowed"), [("anon", set()), ("authenticated", set()), ("service_role", {"select", "insert"})]
-)
-def test_api_roles_may_do_what_is_granted_and_nothing_by_default(
-    migrated: Database, role: str, allowed: set[str]
-) -> None:
-    assert {name for name, statement in STATEMENTS.items() if may(migrated, role, statement)} == allowed
+def test_api_roles_may_do_what_is_granted_and_nothing_by_default(migrated: Database) -> None:
+    assert allowed(migrated, "anon") == set()
+    assert allowed(migrated, "authenticated") == set()
+    assert allowed(migrated, "service_role") == {"select", "insert"}
 
 
 @supabase_kinds
@@ -146,7 +147,7 @@ def test_the_default_grants_are_what_the_migration_has_to_undo(database: Databas
     database.run(f"create table {LOG} (status text)", "postgres")
     expected = set(STATEMENTS) if database.kind.era == "legacy" else {"truncate"}
     for role in ("anon", "authenticated", "service_role"):
-        assert {name for name, statement in STATEMENTS.items() if may(database, role, statement)} == expected
+        assert allowed(database, role) == expected
 
 
 def test_nobody_but_the_owner_may_truncate_or_alter_who_may(migrated: Database) -> None:
@@ -211,22 +212,24 @@ ROW_SECURITY = {
 }
 
 
-@pytest.mark.parametrize("row_security", ROW_SECURITY)
-def test_the_worker_does_its_job_and_the_api_sees_nothing(worker: Database, row_security: str) -> None:
-    for statement in ROW_SECURITY[row_security]:
-        worker.run(statement)
-    assert problems(worker) == []
-    do_the_workers_job(worker)
-    if worker.kind.supabase:
-        for role, statement in itertools.product(("anon", "authenticated"), STATEMENTS.values()):
-            assert not may(worker, role, statement), (role, statement)
-        assert may(worker, "service_role", STATEMENTS["select"])
+def test_the_worker_does_its_job_and_the_api_sees_nothing(
+    worker: Database, subtests: pytest.Subtests
+) -> None:
+    for row_security, statements in ROW_SECURITY.items():
+        with subtests.test(row_security):
+            for statement in statements:
+                worker.run(statement)
+            assert problems(worker) == []
+            do_the_workers_job(worker)
+            if worker.kind.supabase:
+                assert allowed(worker, "anon") == set()
+                assert allowed(worker, "authenticated") == set()
+                assert allowed(worker, "service_role") == {"select", "insert"}
 
 
 @two_kinds
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_the_worker_may_do_nothing_else(worker: Database) -> None:
+    for statement in (
         f"update {LOG} set status = 'failed'",
         f"delete from {LOG}",
         f"truncate {LOG}",
@@ -239,10 +242,8 @@ def test_the_worker_does_its_job_and_the_api_sees_nothing(worker: Database, row_
         "update device_tokens set token = 'x'",
         "truncate device_tokens",
         "create table public.mine ()",
-    ],
-)
-def test_the_worker_may_do_nothing_else(worker: Database, statement: str) -> None:
-    assert not may(worker, "test_worker", statement)
+    ):
+        assert not may(worker, "test_worker", statement), statement
 
 
 @two_kinds
@@ -303,18 +304,20 @@ def test_an_owner_who_may_not_create_roles_is_told_what_to_do(
 
 
 @two_kinds
-@pytest.mark.parametrize("row_security", ROW_SECURITY)
-def test_a_stranger_need_only_become_a_member(worker: Database, row_security: str) -> None:
-    for statement in ROW_SECURITY[row_security]:
-        worker.run(statement)
-    worker.run("create role test_stranger login")
-    found = problems(worker, "test_stranger")
-    assert found == [
-        "role test_stranger is not a member of notiflog_worker: run `grant notiflog_worker to test_stranger`"
-    ]
-    follow(found, worker)
-    assert problems(worker, "test_stranger") == []
-    do_the_workers_job(worker, "test_stranger")
+def test_a_stranger_need_only_become_a_member(worker: Database, subtests: pytest.Subtests) -> None:
+    for row_security, statements in ROW_SECURITY.items():
+        with subtests.test(row_security):
+            for statement in statements:
+                worker.run(statement)
+            worker.run("drop role if exists test_stranger; create role test_stranger login")
+            found = problems(worker, "test_stranger")
+            assert found == [
+                "role test_stranger is not a member of notiflog_worker: "
+                "run `grant notiflog_worker to test_stranger`"
+            ]
+            follow(found, worker)
+            assert problems(worker, "test_stranger") == []
+            do_the_workers_job(worker, "test_stranger")
 
 
 @two_kinds
@@ -328,57 +331,55 @@ def test_a_member_that_does_not_inherit_is_told_so(worker: Database) -> None:
 
 
 @two_kinds
-@pytest.mark.parametrize(
-    "privilege",
-    [
+def test_a_missing_privilege_is_named_with_the_grant_that_helps(
+    worker: Database, subtests: pytest.Subtests
+) -> None:
+    for privilege in (
         f"insert on {LOG}",
         f"select on {LOG}",
         f"select (status) on {LOG}",
         f"select (idempotency_key) on {LOG}",
         "select on device_tokens",
         "delete on device_tokens",
-    ],
-)
-def test_a_missing_privilege_is_named_with_the_grant_that_helps(worker: Database, privilege: str) -> None:
-    worker.run(f"revoke {privilege} from notiflog_worker")
-    found = problems(worker)
-    assert len(found) == 1
-    assert f"notiflog_worker may not {privilege.split()[0]} on public." in found[0]
-    follow(found, worker)
-    assert problems(worker) == []
-    do_the_workers_job(worker)
+    ):
+        with subtests.test(privilege):
+            worker.run(f"revoke {privilege} from notiflog_worker")
+            with pytest.raises(errors.InsufficientPrivilege):
+                do_the_workers_job(worker)
+            found = problems(worker)
+            assert len(found) == 1
+            assert f"notiflog_worker may not {privilege.split()[0]} on public." in found[0]
+            follow(found, worker)
+            assert problems(worker) == []
+            worker.run(f"delete from {LOG}")
+            do_the_workers_job(worker)
 
 
 @two_kinds
-@pytest.mark.parametrize(
-    ("table", "policy"),
-    [
-        (LOG, "insert"),
-        (LOG, "select"),
-        ("public.device_tokens", "select"),
-        ("public.device_tokens", "delete"),
-    ],
-)
 def test_a_missing_policy_is_named_once_row_level_security_is_on(
-    worker: Database, table: str, policy: str
+    worker: Database, subtests: pytest.Subtests
 ) -> None:
-    worker.run(f"drop policy notiflog_worker_{policy} on {table}")
-    assert problems(worker) == [], "without row level security there is nothing to miss"
-    worker.run(f"alter table {table} enable row level security")
-    with pytest.raises((errors.InsufficientPrivilege, AssertionError)):
-        do_the_workers_job(worker)
-    found = problems(worker)
-    assert len(found) == 1
-    assert f"row level security hides rows of {table} from notiflog_worker on {policy}" in found[0]
-    follow(found, worker)
-    assert problems(worker) == []
-    worker.run(f"delete from {LOG}")
-    do_the_workers_job(worker)
+    tokens = "public.device_tokens"
+    for table, policy in ((LOG, "insert"), (LOG, "select"), (tokens, "select"), (tokens, "delete")):
+        with subtests.test(f"{policy} on {table}"):
+            worker.run(f"alter table {table} disable row level security")
+            worker.run(f"drop policy notiflog_worker_{policy} on {table}")
+            assert problems(worker) == [], "without row level security there is nothing to miss"
+            worker.run(f"alter table {table} enable row level security")
+            with pytest.raises((errors.InsufficientPrivilege, AssertionError)):
+                do_the_workers_job(worker)
+            found = problems(worker)
+            assert len(found) == 1
+            assert f"row level security hides rows of {table} from notiflog_worker on {policy}" in found[0]
+            follow(found, worker)
+            assert problems(worker) == []
+            worker.run(f"delete from {LOG}")
+            do_the_workers_job(worker)
 
 
 @two_kinds
 def test_a_delete_that_removes_nothing_in_silence_is_found_out(worker: Database) -> None:
-    """A policy for everybody that shows owners their own rows also applies to the worker, and shows it none."""
+    """A policy for everybody that shows owners their own rows applies to the worker too: it sees none."""
     worker.run(
         """
         drop policy notiflog_worker_delete on device_tokens;
@@ -431,11 +432,13 @@ def test_a_closed_schema_is_named(worker: Database) -> None:
 
 @two_kinds
 @pytest.mark.parametrize(
-    ("table", "registered"),
-    [(("push", "devices"), "seen_at"), (("devices",), "seen_at"), (("push", "devices"), None)],
-    ids=["schema.table", "table", "no registered column"],
+    ("table", "registered", "row_security"),
+    [
+        pytest.param(("push", "devices"), "seen_at", True, id="in a schema, row security"),
+        pytest.param(("devices",), "seen_at", False, id="without a schema"),
+        pytest.param(("push", "devices"), None, True, id="no registered column"),
+    ],
 )
-@pytest.mark.parametrize("row_security", [True, False], ids=["row security", "no row security"])
 def test_a_token_table_of_another_name_becomes_usable_by_what_is_said(
     worker: Database, table: tuple[str, ...], registered: str | None, row_security: bool
 ) -> None:
