@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ for name in [
 
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
-    with sandbox.directory() as path:
+    """A directory in memory where there is room: a database is made in a tenth of the time there."""
+    memory = Path("/dev/shm")  # noqa: S108 - only the directory made below it is used
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * 2**30
+    with sandbox.directory(memory if roomy else None) as path:
         yield path
 
 

@@ -51,9 +51,9 @@ class Postgres(NamedTuple):
 
 
 @contextmanager
-def directory() -> Iterator[Path]:
+def directory(parent: Path | None = None) -> Iterator[Path]:
     """A temporary directory that others on this machine may pass through but not list."""
-    path = Path(tempfile.mkdtemp(prefix="notiflog-"))
+    path = Path(tempfile.mkdtemp(prefix="notiflog-", dir=parent))
     try:
         path.chmod(0o711)
         yield path

@@ -101,22 +101,7 @@ class Database(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def memory_directory(server_directory: Path) -> Iterator[Path]:
-    """A directory in memory where there is room: a database is made in a tenth of the time there."""
-    memory = Path("/dev/shm")  # noqa: S108 - only the directory made below it is used
-    if not memory.is_dir() or shutil.disk_usage(memory).free < 2 * 2**30:
-        yield server_directory
-        return
-    path = Path(tempfile.mkdtemp(prefix="notiflog-", dir=memory))
-    try:
-        path.chmod(0o711)  # the servers run as an account that may pass through
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def servers(memory_directory: Path) -> Iterator[Callable[[Kind], sandbox.Postgres]]:
+def servers(server_directory: Path) -> Iterator[Callable[[Kind], sandbox.Postgres]]:
     """The server for a kind of database, started when it is first asked for."""
     with ExitStack() as stack:
 
@@ -126,7 +111,7 @@ def servers(memory_directory: Path) -> Iterator[Callable[[Kind], sandbox.Postgre
                 require(DEBIAN_15.exists(), "PostgreSQL 15")
             server = stack.enter_context(
                 sandbox.postgres(
-                    memory_directory,
+                    server_directory,
                     tcp=True,
                     superuser="supabase_admin" if supabase else "postgres",
                     settings={"fsync": "off", "autovacuum": "off", "max_connections": "60"},
