@@ -63,6 +63,11 @@ class Turn(NamedTuple):
     #: Ids of jobs set aside because their hash is not a job's.
     quarantined: list[str]
 
+    @property
+    def suspect(self) -> bool:
+        """Its one job was taken over from a worker that died, maybe of it."""
+        return any(b"recoveries" in job.fields for job in self.jobs)
+
 
 class Done(NamedTuple):
     """One committed job, to be finished."""
@@ -172,7 +177,7 @@ class Claims:
         def look() -> tuple[list[bytes], list[bytes]]:
             seconds = self._redis.time()[0]
             with self._redis.pipeline() as pipeline:
-                pipeline.zrange(self._started, 0, -1)
+                pipeline.zrangebyscore(self._started, 1, "+inf")  # lower: given up, for RQ's maintenance
                 pipeline.zremrangebyscore(self._leases, "-inf", seconds)
                 pipeline.zrange(self._leases, 0, -1)
                 started, _, alive = pipeline.execute()
@@ -183,7 +188,7 @@ class Claims:
         own: list[str] = []
         silent: list[str] = []
         known = set(members)
-        for member in map(bytes.decode, started):
+        for member in (raw.decode(errors="replace") for raw in started):
             holder, dash, _ = member.rpartition(":")[2].partition("-")
             if not dash or len(holder) != len(self._holder) or holder in holders or member in known:
                 continue  # a stock worker's, a living worker's, or in flight here

@@ -7,14 +7,17 @@ suspension, maintenance.
 """
 
 import base64
+import math
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psycopg
 import redis
+from psycopg.pq import TransactionStatus
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
@@ -36,6 +39,7 @@ from worker.trust import (
     UntrustedJob,
     read_call,
     unreadable_field,
+    why_unreadable,
 )
 
 # Two: while one commits, the other's statements run. More gains nothing on the machines measured.
@@ -51,6 +55,7 @@ class _InFlight(NamedTuple):
     """A turn whose rows are being written."""
 
     jobs: list[Claimed]
+    batches: list[Batch]
     started_at: float
     reports: "Future[list[Report]]"
 
@@ -76,9 +81,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             "log_job_description": False,  # it may show arguments, device tokens among them
         }
         super().__init__(names, *args, **kwargs)
+        self._claimed: list[Claimed] = []  # not in flight yet
         self._in_flight: deque[_InFlight] = deque()
         self._give_up = threading.Event()
-        self._connections = threading.local()
+        self._connections: dict[int, psycopg.Connection] = {}  # of the committers, by thread
+        self._patience = float(db.STATEMENT_TIMEOUT)
         self._max_jobs: int | None = None
         self._taken = 0
         self._looked_around = float("-inf")
@@ -112,11 +119,20 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._give_up.set()
         try:
             if not self._claims.lost:
-                self._settle(patience=db.STATEMENT_TIMEOUT)
+                self._settle(patience=self._patience)
+                self._release()
                 self._claims.leave()
         finally:
-            self._committers.shutdown(wait=False, cancel_futures=True)
+            self._hang_up()
             super().teardown()
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        """Shut down cold: what is not written within a second goes back to the queue."""
+        try:
+            super().request_force_stop(signum, frame)
+        except SystemExit:
+            self._patience = 0.0
+            raise
 
     def check_for_suspension(self, burst: bool) -> None:
         """Finish what is in flight before a suspension."""
@@ -130,6 +146,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def run_maintenance_tasks(self) -> None:
         """Run RQ's maintenance, after taking care of what it would fail, or fail on."""
+        self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
         self._look_around()
         self.queues[0].set_aside_unreadable()
         try:
@@ -165,12 +182,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 logs.error("job_quarantined", job=job_id, problem="not a job, or too large")
             if turn.jobs:
                 self._taken += len(turn.jobs)
+                self._claimed = turn.jobs
                 return turn, queue
             if turn.ordinary:
                 self._settle()
-                if found := super().dequeue_job_and_maintain_ttl(None):
+                if found := self._dequeue_one():
                     self._taken += 1
-                    return found  # type: ignore[no-any-return]
+                    return found
                 continue
             if turn.taken:
                 continue
@@ -185,34 +203,57 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 self.run_maintenance_tasks()
             self.set_state(WorkerStatus.IDLE)
             self._claims.wait(min(LOOK_AROUND, max_idle_time or LOOK_AROUND))
+            self.check_for_suspension(burst=False)
         self._ended_well = True
         return None
+
+    def _dequeue_one(self) -> tuple[Job, Any] | None:
+        """Take one job as RQ does, but stay busy: a signal in between would leave it in neither place."""
+        found: tuple[Job, Any] | None = self.queue_class.dequeue_any(
+            self.queues,
+            None,
+            connection=self.connection,
+            job_class=self.job_class,
+            serializer=self.serializer,
+            death_penalty_class=self.death_penalty_class,
+        )
+        if found:
+            found[0].redis_server_version = self.get_redis_server_version()
+        return found
 
     def execute_job(self, job: "Turn | Job", queue: Any) -> None:
         """Start a turn: judge its events and have them written; or run a single job as RQ does."""
         if isinstance(job, Job):
             super().execute_job(job, queue)
             return
+        if job.suspect:
+            self._settle()  # it shall not take others along
         started_at = time.time()
         jobs, batches = [], []
         for claimed in job.jobs:
-            if field := unreadable_field(claimed.fields):
-                self._quarantine(claimed, field)
+            if problem := unreadable_field(claimed.fields):
+                self._quarantine(claimed, problem)
                 continue
             try:
                 batches.append(judge(*read_call(claimed.fields[b"data"])))
             except (UntrustedJob, InvalidEvent) as error:
                 self._fail(claimed, error)
+            except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
+                self._fail(claimed, UntrustedJob(f"the job's data cannot be judged: {type(error).__name__}"))
             else:
                 jobs.append(claimed)
+        self._claimed = []
         if jobs:
-            self._in_flight.append(_InFlight(jobs, started_at, self._committers.submit(self._write, batches)))
+            self._submit(jobs, batches, started_at)
         self._settle(len(self._in_flight) - _CONNECTIONS)
 
-    def _settle(self, turns: int | None = None, patience: float | None = None) -> None:
-        """Conclude the oldest `turns` in flight (None: all) once written, and any that already are."""
+    def _submit(self, jobs: list[Claimed], batches: list[Batch], started_at: float) -> None:
+        reports = self._committers.submit(self._write, batches)
+        self._in_flight.append(_InFlight(jobs, batches, started_at, reports))
+
+    def _settle(self, turns: float = math.inf, patience: float | None = None) -> None:
+        """Conclude the oldest `turns` in flight once they are written, and any that already are."""
         deadline = None if patience is None else time.monotonic() + patience
-        turns = len(self._in_flight) if turns is None else turns
         while self._in_flight and (turns > 0 or self._in_flight[0].reports.done()):
             while not wait([self._in_flight[0].reports], timeout=1).done:
                 if self._stop_requested:
@@ -233,6 +274,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         except db.DatabaseFault as fault:
             self._release()
             raise SystemExit(f"Stopped, with all jobs back in the queue: {fault}") from None
+        except Exception as error:  # not PostgreSQL's: some value cannot be written, or be accounted for
+            self._single_out(turn, error)
+            return
         done = []
         for claimed, report in zip(turn.jobs, reports, strict=True):
             if not report.rejected:
@@ -250,6 +294,15 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 self._succeed(claimed, report)
         self._in_flight.popleft()
 
+    def _single_out(self, turn: _InFlight, error: Exception) -> None:
+        """Fail the job that cannot be written; of several, find out which."""
+        self._in_flight.popleft()
+        if len(turn.jobs) > 1:
+            for job, batch in zip(turn.jobs, turn.batches, strict=True):
+                self._submit([job], [batch], turn.started_at)
+        else:
+            self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {type(error).__name__}"))
+
     def _write(self, batches: list[Batch]) -> list[Report]:
         """Write a turn's outcomes, waiting for PostgreSQL as long as it takes. Runs in a committer thread."""
         pause = 0.25
@@ -266,26 +319,39 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _connection(self) -> psycopg.Connection:
-        connection: psycopg.Connection | None = getattr(self._connections, "current", None)
+        thread = threading.get_ident()
+        connection = self._connections.get(thread)
         if connection is None or connection.closed:
-            connection = self._connections.current = db.connect(settings().database_url)
+            connection = self._connections[thread] = db.connect(settings().database_url)
         return connection
 
     def _disconnect(self) -> None:
-        if connection := getattr(self._connections, "current", None):
+        if connection := self._connections.get(threading.get_ident()):
+            connection.close()
+
+    def _hang_up(self) -> None:
+        """End the committers and their connections; a statement that outlasted the patience is cancelled."""
+        for connection in list(self._connections.values()):
+            if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=5)
+        self._committers.shutdown(cancel_futures=True)
+        for connection in self._connections.values():
             connection.close()
 
     # --- the rare, through RQ's own code -----------------------------------------------------------------
 
     def _job(self, claimed: Claimed) -> tuple[Job, Execution] | None:
+        """The job for RQ's code; None if that cannot read it, or if it is no longer this worker's."""
+        try:
+            execution = Execution.fetch(claimed.execution_id, claimed.job_id, self.connection)
+        except ValueError:
+            return None  # this worker stalled, and another took the job over
         try:
             job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
-        except redis.RedisError:
-            raise
-        except Exception as error:  # whatever RQ's reading of a hostile hash raises
-            self._quarantine(claimed, type(error).__name__)
+        except Exception as error:
+            self._quarantine(claimed, why_unreadable(error))
             return None
-        execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
         return job, execution
 
     def _fail(self, claimed: Claimed, error: Exception) -> None:
@@ -309,8 +375,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         """Give everything in flight back to the front of the queue."""
         members = self._members()
         self._in_flight.clear()
-        if members:
-            logs.warning("jobs_released", jobs=self._claims.release(members))
+        self._claimed = []
+        if released := self._claims.release(members):
+            logs.warning("jobs_released", jobs=released)
 
     def _look_around(self) -> None:
         """Every few seconds: say that this worker lives, and take over the jobs of those that do not."""
@@ -323,7 +390,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             logs.warning("jobs_taken_over", jobs=released)
         if given_up:
             logs.error("jobs_given_up", jobs=given_up)
+            self.last_cleaned_at = None  # maintenance is due: it moves them to the failed registry
         self._looked_around = time.monotonic()
 
     def _members(self) -> list[str]:
-        return [claimed.member for turn in self._in_flight for claimed in turn.jobs]
+        in_flight = (claimed for turn in self._in_flight for claimed in turn.jobs)
+        return [claimed.member for claimed in (*in_flight, *self._claimed)]

@@ -10,13 +10,15 @@ import io
 import json
 import pickle
 import re
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
-from rq.job import Job, JobStatus
+from rq.job import Job, JobStatus, validate_job_id
 from rq.queue import Queue
 
 from worker import logs
@@ -33,7 +35,6 @@ _PLAIN_CLASSES = {
     ("datetime", "timedelta"),
     ("datetime", "timezone"),
     ("uuid", "UUID"),
-    ("uuid", "SafeUUID"),
     ("decimal", "Decimal"),
 }
 
@@ -93,6 +94,8 @@ def read_call(data: bytes) -> tuple[Any, ...]:
     """The positional arguments of the job stored as `data`. Raises UntrustedJob."""
     try:
         function, instance, args, kwargs = PlainSerializer.loads(inflate(data))
+        by_keyword = not args and list(kwargs) == ["events"]
+        args = list(kwargs.values() if by_keyword else args)
     except UntrustedJob:
         raise
     except Exception:
@@ -100,14 +103,12 @@ def read_call(data: bytes) -> tuple[Any, ...]:
         raise UntrustedJob(
             "the job's data cannot be read: enqueue plain JSON types with RQ's default or json serializer"
         ) from None
-    if function not in JOB_FUNCTIONS or instance is not None:
+    if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
         raise UntrustedJob(
             f"this worker only runs {', '.join(sorted(JOB_FUNCTIONS))}: enqueue other functions on a queue "
             "of their own"
         )
-    if kwargs:
-        args = (*args, *kwargs.values()) if not args and set(kwargs) == {"events"} else ()
-    if not isinstance(args, list | tuple) or len(args) != 1:
+    if len(args) != 1 or (kwargs and not by_keyword):
         raise UntrustedJob("worker.jobs.record_outcomes takes one argument: the list of events")
     return tuple(args)
 
@@ -116,14 +117,17 @@ class TrustedJob(Job):  # type: ignore[misc]
     """RQ's job for everything rare (failures, dependents, repeats), with the same restraint."""
 
     def restore(self, raw_data: Mapping[Any, Any]) -> Any:
-        """Read the job's hash, without its callbacks and webhooks."""
+        """Read the job's hash, without its callbacks and webhooks. Raises UntrustedJob."""
         fields = {k if isinstance(k, bytes) else k.encode(): v for k, v in raw_data.items()}
-        if b"data" in fields:
-            fields[b"data"] = inflate(fields[b"data"])
-        restored = super().restore({k: v for k, v in fields.items() if k not in _IGNORED})
+        fields = {k: v for k, v in fields.items() if k not in _IGNORED}
+        if problem := unreadable_field(fields):
+            raise UntrustedJob(problem)
+        if data := inflate(fields.get(b"data", b"")):
+            fields[b"data"] = b""  # RQ would inflate it again, without bounds
+        super().restore(fields)
+        self.data = data
         self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
         self.webhooks: list[Any] = []
-        return restored
 
     @property
     def func(self) -> Callable[..., Any] | None:
@@ -139,30 +143,38 @@ class TrustedQueue(Queue):  # type: ignore[misc]
     def _fetch_dequeued_job(cls, connection: Any, queue_key: str, job_id: str, **options: Any) -> Any:
         try:
             return super()._fetch_dequeued_job(connection, queue_key, job_id, **options)
-        except (redis.RedisError, OSError):
-            raise
-        except Exception as error:  # whatever RQ's reading of a hostile hash raises
+        except Exception as error:
             queue = cls.from_queue_key(queue_key, connection=connection)
-            queue.set_aside(job_id, type(error).__name__)
+            queue.set_aside(job_id, why_unreadable(error))
             return None
 
-    def set_aside(self, job_id: str, problem: str) -> None:
-        """Move a job from the intermediate queue to the quarantine."""
+    def set_aside(self, job_id: str | bytes, problem: str, member: bytes = b"") -> None:
+        """Move a job from the intermediate queue, or a member of the started registry, to the quarantine."""
         with self.connection.pipeline() as pipeline:
             pipeline.lrem(self.intermediate_queue_key, 1, job_id)
+            pipeline.zrem(self.started_job_registry.key, member)
             pipeline.rpush(quarantine_key(self.name), job_id)
             pipeline.execute()
-        logs.error("job_quarantined", job=job_id, problem=problem)
+        name = job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
+        logs.error("job_quarantined", job=name, problem=problem)
 
     def set_aside_unreadable(self) -> None:
-        """Clear the intermediate queue of jobs on which RQ's maintenance would end the worker."""
-        for job_id in self.intermediate_queue.get_job_ids():
+        """Clear the way for RQ's maintenance of jobs on which it would end."""
+        taken = [(job_id, b"") for job_id in self.connection.lrange(self.intermediate_queue_key, 0, -1)]
+        expired = self.connection.zrangebyscore(self.started_job_registry.key, 0, time.time())
+        for job_id, member in taken + [(member.rpartition(b":")[0], member) for member in expired]:
             try:
-                self.fetch_job(job_id)
-            except (redis.RedisError, OSError):
-                raise
-            except Exception as error:  # as above
-                self.set_aside(job_id, type(error).__name__)
+                validate_job_id(job_id.decode())
+                self.fetch_job(job_id.decode())
+            except Exception as error:
+                self.set_aside(job_id, why_unreadable(error), member)
+
+
+def why_unreadable(error: Exception) -> str:
+    """What made reading a job fail, without quoting it. Raises the error where Redis or the network did."""
+    if isinstance(error, redis.RedisError | OSError) and not str(error).startswith("WRONGTYPE"):
+        raise error
+    return str(error) if isinstance(error, UntrustedJob) else type(error).__name__
 
 
 def quarantine_key(queue: str) -> str:
@@ -179,50 +191,86 @@ _IGNORED = {
     b"exc_info",
 }
 
-_NUMBER = re.compile(rb"-?\d{1,12}")
-_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_READABLE: dict[bytes, re.Pattern[bytes]] = {
-    b"created_at": _TIME,
-    b"enqueued_at": _TIME,
-    b"started_at": _TIME,
-    b"ended_at": _TIME,
-    b"last_heartbeat": _TIME,
-    b"timeout": re.compile(rb"-?\d{1,12}[dhms]?"),
-    b"result_ttl": _NUMBER,
-    b"failure_ttl": _NUMBER,
-    b"ttl": _NUMBER,
-    b"success_callback_timeout": _NUMBER,
-    b"failure_callback_timeout": _NUMBER,
-    b"stopped_callback_timeout": _NUMBER,
-    b"number_of_retries": _NUMBER,
-    b"retries_left": _NUMBER,
-    b"repeats_left": _NUMBER,
-    b"rate_limit_concurrency": _NUMBER,
-    b"enqueue_at_front": _NUMBER,
-    b"enqueue_at_front_on_retry": _NUMBER,
-    b"allow_dependency_failures": _NUMBER,
-    b"status": re.compile("|".join(JobStatus).encode()),
-    b"retry_intervals": re.compile(rb"\[[\d., ]*\]"),
-    b"repeat_intervals": re.compile(rb"\[[\d., ]*\]"),
-    b"dependency_ids": re.compile(rb"\[.*\]", re.DOTALL),
+
+_TIME = re.compile(rb"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,6})?Z")
+
+
+def _is_time(value: bytes) -> bool:
+    if not _TIME.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value[:19].decode())
+    except ValueError:
+        return False
+    return True
+
+
+def _is_list(value: bytes) -> bool:
+    try:
+        return isinstance(json.loads(value.decode()), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_is_number = re.compile(rb"-?\d{1,12}").fullmatch
+_is_status = re.compile("|".join(JobStatus).encode()).fullmatch
+
+_READABLE: dict[Callable[[bytes], object], tuple[bytes, ...]] = {
+    _is_time: (b"created_at", b"enqueued_at", b"started_at", b"ended_at", b"last_heartbeat"),
+    _is_number: (
+        b"timeout",
+        b"result_ttl",
+        b"failure_ttl",
+        b"ttl",
+        b"success_callback_timeout",
+        b"failure_callback_timeout",
+        b"stopped_callback_timeout",
+        b"number_of_retries",
+        b"retries_left",
+        b"repeats_left",
+        b"rate_limit_concurrency",
+        b"enqueue_at_front",
+        b"enqueue_at_front_on_retry",
+        b"allow_dependency_failures",
+    ),
+    _is_status: (b"status",),
+    _is_list: (b"retry_intervals", b"repeat_intervals", b"dependency_ids"),
+    _is_text: (
+        b"origin",
+        b"description",
+        b"worker_name",
+        b"group_id",
+        b"rate_limit_key",
+        b"dependency_id",
+    ),
 }
-_TEXT = (b"origin", b"description", b"worker_name", b"group_id", b"rate_limit_key", b"dependency_id")
+_CHECKS = {name: check for check, names in _READABLE.items() for name in names}
+# RQ takes an empty field for one that is not there, except in these.
+_NEVER_EMPTY = {
+    b"success_callback_timeout",
+    b"failure_callback_timeout",
+    b"stopped_callback_timeout",
+    b"enqueue_at_front",
+}
 
 
 def unreadable_field(fields: Mapping[bytes, bytes]) -> str | None:
-    """The name of a field of a job's hash on which RQ's own reading of it would fail, or None.
+    """Which field of a job's hash RQ could not read or work with, as a sentence; or None.
 
     RQ's worker ends, with exit status 0, on a job whose hash it cannot read.
     """
-    for name, pattern in _READABLE.items():
-        value = fields.get(name)
-        if value and not pattern.fullmatch(value):
-            return name.decode()
-    for name in _TEXT:
-        value = fields.get(name)
-        if value and not value.isascii():
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return name.decode()
+    for name, value in fields.items():
+        check = _CHECKS.get(name)
+        if check and (value or name in _NEVER_EMPTY) and not check(value):
+            return f"field {name.decode()} cannot be read"
+        if not check and not _is_text(name):
+            return "a field's name is not text"
     return None

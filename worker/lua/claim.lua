@@ -18,24 +18,30 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('ZADD', leases, now + ARGV[9], holder)
 
 local claimed, quarantined, scores, members = {}, {}, {}, {}
-local taken, bytes, ordinary, longest = 0, 0, 0, 0
+local taken, bytes, ordinary, longest, alone = 0, 0, 0, 0, false
 for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   local key = prefix .. ':job:' .. id
   local size = redis.pcall('HSTRLEN', key, 'data')
-  if type(size) == 'table' or size > largest then -- not a hash, or larger than any job of ours
+  -- No id of RQ's, not a hash, or larger than any job of ours.
+  if not string.match(id, '^[%w_-]+$') or type(size) == 'table' or size > largest then
     quarantined[#quarantined + 1] = id
   elseif size > 0 then -- else the job was deleted while it waited; RQ passes over it, too
+    local fields = redis.call('HMGET', key, 'timeout', 'recoveries', 'repeats_left', 'rate_limit_key', 'group_id',
+      'dependency_id')
     -- What RQ does around such jobs is rare and intricate: leave them to its own code.
-    for _, value in ipairs(redis.call('HMGET', key, 'repeats_left', 'rate_limit_key', 'group_id', 'dependency_id')) do
-      if value and value ~= '' then ordinary = 1 end
+    for at = 3, 6 do
+      if fields[at] and fields[at] ~= '' then ordinary = 1 end
     end
-    if ordinary == 1 or (taken > 0 and bytes + size > most_bytes) then break end
+    -- A job that was taken over may be what killed its worker: it makes a turn of its own.
+    local suspect = fields[2]
+    if ordinary == 1 or alone or #claimed > 0 and (suspect or bytes + size > most_bytes) then break end
+    alone = suspect
     bytes = bytes + size
 
     local execution = holder .. '-' .. turn .. '-' .. #claimed
     local member = id .. ':' .. execution
-    local ttl = tonumber(redis.call('HGET', key, 'timeout') or nil) or 420
-    ttl = ttl > 0 and ttl + 60 or 420
+    local timeout = tonumber(string.match(fields[1] or '', '^%d+$') or 0)
+    local ttl = timeout > 0 and math.min(timeout, 1e9) + 60 or 420
     longest = math.max(longest, ttl)
     redis.call('HSET', key, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text, 'worker_name', name)
     redis.call('PERSIST', key)

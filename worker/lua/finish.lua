@@ -4,8 +4,8 @@
 -- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 working time of all, seconds
 --       then for each job: id, execution id, started (seconds), result TTL (seconds), serialized result
 --
--- Returns the ids of jobs with dependents; they are left as they are, for RQ's own code. A job that is no
--- longer this worker's (it stalled, and another took over) is passed over.
+-- A job that is no longer this worker's (it stalled, and another took over) is passed over. Returns the ids
+-- of jobs with dependents: they are left as they are, for RQ's own code.
 
 local started, finished, worker, executions = unpack(KEYS)
 local prefix, now_text, name = ARGV[1], ARGV[2], ARGV[3]
@@ -17,13 +17,13 @@ for at = 5, #ARGV, 5 do
   local id, execution, ttl = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
   local member = id .. ':' .. execution
   local job, results = prefix .. ':job:' .. id, prefix .. ':results:' .. id
-  local dependents, dependencies = job .. ':dependents', job .. ':dependencies'
-  if redis.call('EXISTS', dependents) == 1 then
+  if not redis.call('ZSCORE', started, member) then
+    -- passed over
+  elseif redis.call('EXISTS', job .. ':dependents') == 1 then
     with_dependents[#with_dependents + 1] = id
-  elseif redis.call('ZSCORE', started, member) then
+  else
     if ttl == 0 then
       garbage[#garbage + 1] = job
-      garbage[#garbage + 1] = dependencies
       garbage[#garbage + 1] = results
     else
       redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
@@ -34,7 +34,6 @@ for at = 5, #ARGV, 5 do
       if ttl > 0 then
         redis.call('EXPIRE', results, ttl)
         redis.call('EXPIRE', job, ttl)
-        redis.call('EXPIRE', dependencies, ttl)
       else
         redis.call('PERSIST', results)
       end

@@ -17,14 +17,16 @@ for at = #ARGV, 4, -1 do
   local worker = redis.call('HGET', prefix .. ':execution:' .. member, 'worker_name')
   if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
   if redis.call('ZSCORE', started, member) then
-    if most > 0 and redis.call('HINCRBY', job, 'recoveries', 1) > most then
+    local hash = redis.call('TYPE', job).ok == 'hash'
+    local recoveries = most > 0 and hash and redis.pcall('HINCRBY', job, 'recoveries', 1) or 0
+    if type(recoveries) == 'table' or recoveries > most then -- a table: somebody wrote another thing there
       redis.call('ZADD', started, 0, member)
       exhausted = exhausted + 1
     else
       redis.call('ZREM', started, member)
       redis.call('UNLINK', prefix .. ':execution:' .. member)
       redis.call('ZREM', prefix .. ':executions:' .. id, execution)
-      if redis.call('EXISTS', job) == 1 then
+      if hash then
         if status ~= '' then redis.call('HSET', job, 'status', status) end
         redis.call('LPUSH', destination, id)
         released = released + 1

@@ -1,0 +1,454 @@
+"""What RQ promises about any worker holds for the draining one."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from redis import Redis
+from rq import Queue, Repeat, Retry
+from rq.group import Group
+from rq.rate_limit import RateLimit
+from rq.suspension import resume, suspend
+
+from tests import make
+from tests.drain.conftest import (
+    FAILED,
+    FINISHED,
+    INSIDE,
+    INTERMEDIATE,
+    JOB,
+    LEASES,
+    QUARANTINE,
+    STARTED,
+    Drain,
+    Start,
+    call,
+    enqueue_many,
+    failure,
+    log_table_locked,
+    put,
+    rows,
+    statuses,
+    until,
+    waiting_writers,
+)
+from worker import sample, sandbox
+from worker.drain import DrainWorker
+
+Logged = Callable[[], list[dict[str, Any]]]
+
+
+Closed = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def closed(database: str, postgres: sandbox.Postgres) -> Closed:
+    """Keep everybody from connecting to the database, as if the server were away."""
+    name = sql.Identifier(str(conninfo_to_dict(database)["dbname"]))
+
+    @contextmanager
+    def close() -> Iterator[None]:
+        with psycopg.connect(postgres.url(), autocommit=True) as admin:
+            admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
+            yield
+            admin.execute(sql.SQL("alter database {} allow_connections true").format(name))
+
+    return close
+
+
+def rq(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of RQ's own."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("rq"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def turns(logged: list[dict[str, Any]]) -> list[int]:
+    return [line["jobs"] for line in logged if line["event"] == "outcomes_recorded"]
+
+
+# --- one bad job among many ---------------------------------------------------------------------------------
+
+
+def test_bad_jobs_fail_alone_with_their_own_message(
+    queue: Queue, app: sample.App, drain: Drain, connection: psycopg.Connection
+) -> None:
+    good = enqueue_many(queue, app, 50)
+    bad = {
+        "[0] $.delivery_channel: expected 'fcm' or 'apns'": [make.event(app, 100, delivery_channel="sms")],
+        "[0] $.chapter_id: there is no such chapter": [make.event(app, 101, chapter_id=make.stranger())],
+        "[1] $.attempted_at: expected a time": [
+            make.event(app, 102),
+            make.event(app, 103, attempted_at="now"),
+        ],
+    }
+    failed = [queue.enqueue(JOB, events) for events in bad.values()]
+    good += enqueue_many(queue, app, 50, first=50)
+    drain()
+    assert [failure(job)[:30] for job in failed] == [message[:30] for message in bad]
+    assert (statuses(good), rows(connection)) == (["finished"] * 100, 101)
+
+
+@pytest.mark.parametrize("events", [[{}], "events"], ids=["rejected", "no list"])
+def test_retries_are_not_spent_on_what_would_be_rejected_again(
+    redis: Redis, queue: Queue, app: sample.App, drain: Drain, events: Any
+) -> None:
+    job = queue.enqueue(JOB, events, retry=Retry(max=3))
+    drain()
+    assert (statuses([job]), len(job.results()), redis.zcard(FAILED)) == (["failed"], 1, 1)
+
+
+def test_a_job_deleted_while_it_waited_is_passed_over(queue: Queue, app: sample.App, drain: Drain) -> None:
+    jobs = enqueue_many(queue, app, 4)
+    queue.connection.delete(jobs[0].key, jobs[2].key)
+    drain()
+    assert statuses([jobs[1], jobs[3]]) == ["finished"] * 2
+
+
+def test_a_job_deleted_while_it_ran_does_not_come_back(
+    redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
+) -> None:
+    jobs = enqueue_many(queue, app, 3)
+    with log_table_locked(database):
+        worker = start("--burst")
+        until(lambda: waiting_writers(connection))
+        jobs[1].delete()
+    assert worker.wait() == 0
+    assert (redis.exists(jobs[1].key), statuses([jobs[0], jobs[2]])) == (0, ["finished"] * 2)
+
+
+# --- the ends of a worker -----------------------------------------------------------------------------------
+
+
+def test_burst_ends_with_an_empty_queue(queue: Queue, app: sample.App, start: Start) -> None:
+    jobs = enqueue_many(queue, app, 600)
+    assert (start("--burst").wait(), statuses(jobs)) == (0, ["finished"] * 600)
+
+
+@pytest.mark.parametrize("most", [1, 3, 300, 1000])
+def test_max_jobs_is_exact(queue: Queue, app: sample.App, drain: Drain, most: int) -> None:
+    enqueue_many(queue, app, 400)
+    worker = drain(max_jobs=most)
+    (done,) = worker.connection.hmget(worker.key, "successful_job_count")
+    assert (int(done), queue.count) == (min(most, 400), 400 - min(most, 400))
+
+
+def test_max_jobs_counts_jobs_of_the_ordinary_path_too(queue: Queue, app: sample.App, drain: Drain) -> None:
+    enqueue_many(queue, app, 2)
+    Group.create(queue.connection).enqueue_many(queue, [Queue.prepare_data(JOB, args=([],))] * 3)
+    enqueue_many(queue, app, 2, first=2)
+    drain(max_jobs=4)
+    assert queue.count == 3
+
+
+def test_max_idle_time_ends_an_idle_worker(queue: Queue, app: sample.App, drain: Drain) -> None:
+    jobs = enqueue_many(queue, app, 2)
+    begun = time.monotonic()
+    drain(burst=False, max_idle_time=1)
+    assert statuses(jobs) == ["finished"] * 2
+    assert 1 <= time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_worker_ends_at_once(redis: Redis, start: Start, how: signal.Signals) -> None:
+    worker = start()
+    until(lambda: redis.smembers("rq:workers"))
+    until(lambda: b"idle" in [redis.hget(key, "state") for key in redis.smembers("rq:workers")])
+    begun = time.monotonic()
+    worker.send(how)
+    assert worker.wait() == 0
+    assert time.monotonic() - begun < 3
+
+
+def test_a_warm_shutdown_loses_nothing(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+) -> None:
+    jobs = enqueue_many(queue, app, 3000)
+    worker = start()
+    until(lambda: rows(connection) > 0)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert 0 < queue.count < 3000, "the signal came before or after the work"
+    assert (redis.zcard(STARTED), redis.llen(INTERMEDIATE), redis.zcard(LEASES)) == (0, 0, 0)
+    assert rows(connection) + queue.count == redis.zcard(FINISHED) + queue.count == len(jobs)
+
+
+def test_a_warm_shutdown_gives_back_what_cannot_be_written(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, closed: Closed
+) -> None:
+    jobs = enqueue_many(queue, app, 300)
+    with closed():
+        worker = start()
+        until(lambda: len(worker.logged("database_unavailable")) > 2)
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert (statuses(jobs), queue.count) == (["queued"] * 300, 300)
+    assert (redis.zcard(STARTED), redis.keys("rq:execution*")) == (0, [])
+
+
+def test_a_cold_shutdown_gives_back_at_once(
+    redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
+) -> None:
+    jobs = enqueue_many(queue, app, 300)
+    with log_table_locked(database):
+        worker = start()
+        until(lambda: waiting_writers(connection) == 2)
+        worker.send(signal.SIGTERM)
+        time.sleep(1.2)  # a second one within a second counts as the same
+        worker.send(signal.SIGTERM)
+        begun = time.monotonic()
+        assert worker.wait() == 0
+        assert time.monotonic() - begun < 4
+    assert (statuses(jobs), redis.zcard(STARTED), rows(connection)) == (["queued"] * 300, 0, 0)
+
+
+@pytest.mark.parametrize("moment", ["fetching", "maintenance", "judging"])
+def test_a_signal_at_an_awkward_moment_stops_the_worker_and_loses_no_job(
+    redis: Redis, queue: Queue, app: sample.App, drain: Drain, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    Group.create(redis).enqueue_many(queue, [Queue.prepare_data(JOB, args=([],))] * 2)
+    enqueue_many(queue, app, 2)
+    target, name = {
+        "fetching": (DrainWorker.job_class, "restore"),
+        "maintenance": (DrainWorker, "clean_registries"),
+        "judging": (DrainWorker, "execute_job"),
+    }[moment]
+    original = getattr(target, name)
+    raised = threading.Event()
+
+    def raising(*arguments: Any, **options: Any) -> Any:
+        if not raised.is_set():
+            raised.set()
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(target, name, raising)
+    drain(burst=False, max_idle_time=20)
+    assert (raised.is_set(), redis.llen(INTERMEDIATE), redis.zcard(STARTED)) == (True, 0, 0)
+    assert queue.count + redis.zcard(FINISHED) == 4
+    assert (queue.count > 0, redis.llen(QUARANTINE), redis.zcard(FAILED)) == (True, 0, 0)
+
+
+# --- RQ's commands ------------------------------------------------------------------------------------------
+
+
+def test_rq_info_shows_the_worker(redis: Redis, environment: dict[str, str], start: Start) -> None:
+    start("--name", "worker-1")
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"idle")
+    for worker_class in ("worker.drain.DrainWorker", "rq.worker.Worker"):
+        shown = rq(
+            {**environment, "RQ_WORKER_CLASS": worker_class}, "info", "--url", environment["REDIS_URL"]
+        )
+        assert re.search(r"worker-1 .*idle.*notiflog", shown.stdout), shown.stdout + shown.stderr
+
+
+def test_a_suspended_worker_waits_for_the_resume(
+    redis: Redis, queue: Queue, app: sample.App, environment: dict[str, str], start: Start
+) -> None:
+    start("--name", "worker-1")
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"idle")
+    url = ("--url", environment["REDIS_URL"])
+    assert rq(environment, "suspend", *url).returncode == 0
+    jobs = enqueue_many(queue, app, 20)
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"suspended")
+    assert statuses(jobs) == ["queued"] * 20
+    assert rq(environment, "resume", *url).returncode == 0
+    until(lambda: statuses(jobs) == ["finished"] * 20)
+
+
+def test_a_worker_suspended_at_work_finishes_its_turns_first(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+) -> None:
+    enqueue_many(queue, app, 2000)
+    start("--name", "worker-1")
+    until(lambda: rows(connection) > 0)
+    suspend(redis)
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"suspended")
+    waiting = queue.count
+    assert (waiting > 0, redis.zcard(STARTED), rows(connection)) == (True, 0, 2000 - waiting)
+    resume(redis)
+    until(lambda: rows(connection) == 2000)
+
+
+def test_a_suspended_burst_worker_ends(redis: Redis, queue: Queue, app: sample.App, drain: Drain) -> None:
+    jobs = enqueue_many(queue, app, 2)
+    suspend(redis)
+    drain()
+    assert statuses(jobs) == ["queued"] * 2
+
+
+def test_a_shutdown_command_ends_the_worker(redis: Redis, start: Start) -> None:
+    from rq.command import send_shutdown_command
+
+    worker = start("--name", "worker-1")
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"idle")
+    send_shutdown_command(redis, "worker-1")
+    assert worker.wait() == 0
+
+
+def test_a_pool_of_workers_shares_the_queue(
+    redis: Redis, queue: Queue, app: sample.App, environment: dict[str, str], connection: psycopg.Connection
+) -> None:
+    jobs = enqueue_many(queue, app, 1500)
+    ran = rq(
+        environment,
+        "worker-pool",
+        "notiflog",
+        "--num-workers",
+        "2",
+        "--burst",
+        "--url",
+        environment["REDIS_URL"],
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (rows(connection), redis.zcard(FINISHED), queue.count) == (len(jobs), len(jobs), 0)
+    workers = {redis.hget(job.key, "worker_name") for job in jobs}
+    assert len(workers) == 2, ran.stdout + ran.stderr
+
+
+def test_the_scheduler_runs_along(queue: Queue, app: sample.App, drain: Drain) -> None:
+    from datetime import UTC, datetime
+
+    job = queue.enqueue_at(datetime(2026, 1, 1, tzinfo=UTC), JOB, [make.event(app)])
+    drain(with_scheduler=True)
+    assert statuses([job]) == ["finished"]
+
+
+# --- jobs that take RQ's ordinary path ----------------------------------------------------------------------
+
+
+def test_dependents_run(queue: Queue, app: sample.App, drain: Drain) -> None:
+    first = queue.enqueue(JOB, [make.event(app)])
+    second = queue.enqueue(JOB, [make.event(app, 1)], depends_on=first)
+    third = queue.enqueue(JOB, [make.event(app, 2)], depends_on=[first, second])
+    never = queue.enqueue(JOB, [make.event(app, 3)], depends_on=queue.enqueue(JOB, [{}]))
+    drain()
+    assert statuses([first, second, third, never]) == ["finished"] * 3 + ["deferred"]
+
+
+def test_repeats_run(queue: Queue, app: sample.App, drain: Drain, connection: psycopg.Connection) -> None:
+    job = queue.enqueue(JOB, [make.event(app)], repeat=Repeat(times=2))
+    drain()
+    assert (statuses([job]), len(job.results()), rows(connection)) == (["finished"], 3, 1)
+
+
+def test_groups_run(redis: Redis, queue: Queue, app: sample.App, drain: Drain) -> None:
+    datas = [Queue.prepare_data(JOB, args=([make.event(app, number)],)) for number in range(3)]
+    jobs = Group.create(redis).enqueue_many(queue, datas)
+    drain()
+    assert statuses(jobs) == ["finished"] * 3
+
+
+def test_rate_limits_run(queue: Queue, app: sample.App, drain: Drain) -> None:
+    limit = RateLimit("limit", 1)
+    jobs = [queue.enqueue(JOB, [make.event(app, number)], rate_limit=limit) for number in range(3)]
+    assert queue.count == 1
+    drain()
+    assert statuses(jobs) == ["finished"] * 3
+
+
+def test_both_paths_share_a_queue(queue: Queue, app: sample.App, drain: Drain, logged: Logged) -> None:
+    jobs = enqueue_many(queue, app, 3)
+    jobs += Group.create(queue.connection).enqueue_many(queue, [Queue.prepare_data(JOB, args=([],))])
+    jobs += enqueue_many(queue, app, 4, first=3)
+    drain()
+    assert (turns(logged()), statuses(jobs)) == ([3, 1, 4], ["finished"] * 8)
+
+
+# --- PostgreSQL away, and nothing to do ---------------------------------------------------------------------
+
+
+def test_heartbeats_go_on_while_postgresql_hangs(
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    database: str,
+    drain: Drain,
+    connection: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.drain.LOOK_AROUND", 0.2)
+    (job,) = enqueue_many(queue, app, 1)
+    beats: set[Any] = set()
+
+    def another_beat() -> set[Any]:
+        beats.add(redis.hget("rq:worker:worker-1", "last_heartbeat"))
+        return beats
+
+    def watch(lock: Any) -> None:
+        until(lambda: waiting_writers(connection))
+        until(lambda: len(beats | another_beat()) >= 3)
+        lock.__exit__(None, None, None)
+
+    lock = log_table_locked(database)
+    lock.__enter__()
+    watcher = threading.Thread(target=watch, args=(lock,))
+    watcher.start()
+    drain(name="worker-1")
+    watcher.join()
+    assert (len(beats) >= 3, statuses([job])) == (True, ["finished"])
+
+
+def test_jobs_wait_for_a_database_that_is_away(
+    queue: Queue, app: sample.App, start: Start, closed: Closed
+) -> None:
+    jobs = enqueue_many(queue, app, 5)
+    with closed():
+        worker = start("--burst")
+        until(lambda: len(worker.logged("database_unavailable")) > 2)
+    assert (worker.wait(), statuses(jobs)) == (0, ["finished"] * 5)
+
+
+def commands(redis: Redis) -> int:
+    return int(redis.info("stats")["total_commands_processed"])
+
+
+def test_an_idle_worker_leaves_redis_alone(redis: Redis, start: Start) -> None:
+    # It looks around each second here instead of every five.
+    start("--name", "worker-1", **INSIDE, TEST_LEASE="3")
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"idle")
+    before = commands(redis)
+    time.sleep(3)
+    assert commands(redis) - before < 4 * 40
+
+
+def test_an_idle_worker_takes_a_job_at_once(
+    redis: Redis, queue: Queue, app: sample.App, start: Start
+) -> None:
+    start("--name", "worker-1")
+    until(lambda: redis.hget("rq:worker:worker-1", "state") == b"idle")
+    begun = time.monotonic()
+    jobs = enqueue_many(queue, app, 1)
+    until(lambda: statuses(jobs) == ["finished"])
+    assert time.monotonic() - begun < 2
+
+
+def test_output_and_redis_show_no_token(redis: Any, queue: Queue, app: sample.App, start: Start) -> None:
+    results = [make.unregistered("MARK-token"), make.result("MARK-other", http_status=None, body="MARK-body")]
+    for description in (None, "outcomes"):
+        for extra in ({}, {"chapter_id": "MARK-chapter"}, {"MARK-field": 1}):
+            queue.enqueue(JOB, [make.event(app, results=results, **extra)], description=description)
+    put(redis, "group", call([make.event(app, 5, results=results), {"token": "MARK"}]), group_id="group")
+    worker = start("--burst", "--verbose")
+    assert worker.wait() == 0
+    assert "send_failed" in worker.output
+    assert "MARK" not in worker.output
+    for key in redis.keys("rq:results:*"):
+        for _, entry in redis.xrange(key):
+            assert b"MARK" not in b"".join(entry.values())

@@ -1,0 +1,109 @@
+"""The draining worker leans on names of RQ's that RQ does not promise: say loudly when they change."""
+
+import inspect
+from typing import Any
+
+import pytest
+import rq
+from rq import executions, intermediate_queue, job, queue, registry, results, serializers, suspension, utils
+from rq.worker import SimpleWorker
+from rq.worker.base import BaseWorker
+
+TESTED = "3.0."
+
+
+def test_the_version_is_the_one_all_this_was_tested_with() -> None:
+    assert rq.__version__.startswith(TESTED), (
+        f"RQ is {rq.__version__}, but drain.py, claims.py, trust.py and lua/ were tested with {TESTED}x: "
+        "read what changed in rq/worker/base.py and rq/job.py, run these tests, then raise TESTED"
+    )
+
+
+#: What `worker` overrides, calls or reads, with the arguments it relies on.
+NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
+    (BaseWorker, "work", ("burst", "max_jobs", "max_idle_time", "with_scheduler")),
+    (BaseWorker, "bootstrap", ("logging_level", "date_format", "log_format")),
+    (BaseWorker, "teardown", ()),
+    (BaseWorker, "check_for_suspension", ("burst",)),
+    (BaseWorker, "run_maintenance_tasks", ()),
+    (BaseWorker, "dequeue_job_and_maintain_ttl", ("timeout", "max_idle_time")),
+    (BaseWorker, "request_force_stop", ("signum", "frame")),
+    (BaseWorker, "_shutdown", ()),
+    (BaseWorker, "heartbeat", ("pipeline",)),
+    (BaseWorker, "set_state", ("state",)),
+    (BaseWorker, "get_redis_server_version", ()),
+    (BaseWorker, "_finalize_success", ("job", "queue", "execution", "return_value")),
+    (BaseWorker, "_finalize_failure", ("job", "queue", "execution", "exc_info")),
+    (BaseWorker, "should_run_maintenance_tasks", ()),
+    (BaseWorker, "executions_key", ()),
+    (SimpleWorker, "execute_job", ("job", "queue")),
+    (job.Job, "restore", ("raw_data",)),
+    (job.Job, "fetch", ("id", "connection", "serializer")),
+    (job.Job, "func", ()),
+    (job, "validate_job_id", ("job_id",)),
+    (queue.Queue, "_fetch_dequeued_job", ("connection", "queue_key", "job_id")),
+    (queue.Queue, "dequeue_any", ("queues", "timeout", "connection", "job_class", "serializer")),
+    (queue.Queue, "fetch_job", ("job_id",)),
+    (queue.Queue, "from_queue_key", ("queue_key", "connection")),
+    (queue.Queue, "intermediate_queue_key", ()),
+    (queue.Queue, "release_maintenance_lock", ()),
+    (executions.Execution, "fetch", ("id", "job_id", "connection")),
+    (suspension, "is_suspended", ("connection",)),
+    (serializers, "resolve_serializer", ("serializer",)),
+    (utils, "utcformat", ("dt",)),
+    (utils, "now", ()),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "arguments"), NAMES, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_it_has(owner: Any, name: str, arguments: tuple[str, ...]) -> None:
+    found = getattr(owner, name)
+    if arguments:
+        missing = set(arguments) - inspect.signature(found).parameters.keys()
+        assert not missing, f"{name} takes no {missing} any more"
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "_state",
+        "_stop_requested",
+        "_shutdown_requested_date",
+        "last_cleaned_at",
+        "worker_ttl",
+        "default_result_ttl",
+    ],
+)
+def test_a_worker_sets(attribute: str) -> None:
+    assert f"self.{attribute}" in inspect.getsource(BaseWorker)
+
+
+@pytest.mark.parametrize(
+    ("owner", "attribute", "template"),
+    [
+        (registry.StartedJobRegistry, "key_template", "rq:wip:{0}"),
+        (registry.FinishedJobRegistry, "key_template", "rq:finished:{0}"),
+        (executions.ExecutionRegistry, "key_template", "rq:executions:{0}"),
+        (executions, "WORKER_EXECUTIONS_KEY_TEMPLATE", "rq:worker:{0}:executions"),
+        (job.Job, "redis_job_namespace_prefix", "rq:job:"),
+        (queue.Queue, "redis_queue_namespace_prefix", "rq:queue:"),
+        (BaseWorker, "redis_worker_namespace_prefix", "rq:worker:"),
+    ],
+)
+def test_keys_the_scripts_write_are_named(owner: Any, attribute: str, template: str) -> None:
+    assert getattr(owner, attribute) == template
+
+
+def test_a_results_key_and_type_are_what_the_scripts_write() -> None:
+    assert (results.Result.get_key("id"), results.Result.Type.SUCCESSFUL.value) == ("rq:results:id", 1)
+
+
+def test_the_intermediate_queue_is_where_it_was() -> None:
+    key = intermediate_queue.IntermediateQueue.get_intermediate_queue_key("rq:queue:name")
+    assert key == "rq:queue:name:intermediate"
+
+
+def test_a_job_has_the_states_the_scripts_write() -> None:
+    assert {"queued", "started", "finished"} <= {status.value for status in job.JobStatus}
