@@ -7,30 +7,27 @@ suspension, maintenance.
 """
 
 import base64
+import gc
 import math
-import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
-import psycopg
 import redis
-from psycopg.pq import TransactionStatus
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
-from rq.serializers import JSONSerializer, resolve_serializer
+from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from worker import db, logs, preflight
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Done, Turn
-from worker.config import settings
+from worker.committers import CONNECTIONS, Committers, GivenUp
 from worker.events import InvalidEvent
-from worker.jobs import Batch, RejectedEvents, Report, judge, record
+from worker.jobs import Batch, RejectedEvents, Report, judge
 from worker.trust import (
     PlainJsonSerializer,
     PlainSerializer,
@@ -42,13 +39,9 @@ from worker.trust import (
     why_unreadable,
 )
 
-# Two: while one commits, the other's statements run. More gains nothing on the machines measured.
-_CONNECTIONS = 2
-_LONGEST_PAUSE = 15.0
-
-
-class _GivenUp(Exception):
-    """The worker is to stop and PostgreSQL is still away: the turn's jobs go back to the queue."""
+# Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
+# there are none, costs a third of the worker's time at Python's default threshold of 700.
+_GC_THRESHOLD = 200_000
 
 
 class _InFlight(NamedTuple):
@@ -74,6 +67,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 "one, RQ loses a job when a worker dies right after taking it. Start a worker for each queue."
             )
         json = resolve_serializer(kwargs.get("serializer")) is JSONSerializer
+        if not json and resolve_serializer(kwargs.get("serializer")) is not DefaultSerializer:
+            raise SystemExit("DrainWorker reads what RQ's pickle and json serializers write, and no other's.")
         kwargs |= {
             "job_class": TrustedJob,
             "queue_class": TrustedQueue,
@@ -83,8 +78,6 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         super().__init__(names, *args, **kwargs)
         self._claimed: list[Claimed] = []  # not in flight yet
         self._in_flight: deque[_InFlight] = deque()
-        self._give_up = threading.Event()
-        self._connections: dict[int, psycopg.Connection] = {}  # of the committers, by thread
         self._patience = float(db.STATEMENT_TIMEOUT)
         self._max_jobs: int | None = None
         self._taken = 0
@@ -111,19 +104,21 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         if problems:
             raise SystemExit("\n".join(problems))
         self._claims = Claims(self)
-        self._committers = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="commit")
+        self._committers = Committers()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         super().bootstrap(*args, **kwargs)
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
-        self._give_up.set()
+        self._committers.give_up()
         try:
             if not self._claims.lost:
                 self._settle(patience=self._patience)
                 self._release()
                 self._claims.leave()
         finally:
-            self._hang_up()
+            self._committers.close()
             super().teardown()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
@@ -245,10 +240,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._claimed = []
         if jobs:
             self._submit(jobs, batches, started_at)
-        self._settle(len(self._in_flight) - _CONNECTIONS)
+        self._settle(len(self._in_flight) - CONNECTIONS)
 
     def _submit(self, jobs: list[Claimed], batches: list[Batch], started_at: float) -> None:
-        reports = self._committers.submit(self._write, batches)
+        reports = self._committers.write(batches)
         self._in_flight.append(_InFlight(jobs, batches, started_at, reports))
 
     def _settle(self, turns: float = math.inf, patience: float | None = None) -> None:
@@ -257,7 +252,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         while self._in_flight and (turns > 0 or self._in_flight[0].reports.done()):
             while not wait([self._in_flight[0].reports], timeout=1).done:
                 if self._stop_requested:
-                    self._give_up.set()
+                    self._committers.give_up()
                 if deadline is not None and time.monotonic() > deadline:
                     self._release()
                     return
@@ -268,7 +263,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     def _conclude(self, turn: _InFlight) -> None:
         try:
             reports = turn.reports.result()
-        except _GivenUp:
+        except GivenUp:
             self._release()
             return
         except db.DatabaseFault as fault:
@@ -302,42 +297,6 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 self._submit([job], [batch], turn.started_at)
         else:
             self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {type(error).__name__}"))
-
-    def _write(self, batches: list[Batch]) -> list[Report]:
-        """Write a turn's outcomes, waiting for PostgreSQL as long as it takes. Runs in a committer thread."""
-        pause = 0.25
-        while True:
-            try:
-                return record(self._connection(), settings(), batches)
-            except psycopg.Error as error:
-                if not db.is_transient(error):
-                    raise db.DatabaseFault(db.explain(error)) from None
-                logs.warning("database_unavailable", problem=db.explain(error), retry_in=pause)
-                self._disconnect()
-            if self._give_up.wait(pause):
-                raise _GivenUp
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _connection(self) -> psycopg.Connection:
-        thread = threading.get_ident()
-        connection = self._connections.get(thread)
-        if connection is None or connection.closed:
-            connection = self._connections[thread] = db.connect(settings().database_url)
-        return connection
-
-    def _disconnect(self) -> None:
-        if connection := self._connections.get(threading.get_ident()):
-            connection.close()
-
-    def _hang_up(self) -> None:
-        """End the committers and their connections; a statement that outlasted the patience is cancelled."""
-        for connection in list(self._connections.values()):
-            if connection.info.transaction_status == TransactionStatus.ACTIVE:
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=5)
-        self._committers.shutdown(cancel_futures=True)
-        for connection in self._connections.values():
-            connection.close()
 
     # --- the rare, through RQ's own code -----------------------------------------------------------------
 
