@@ -1,8 +1,10 @@
 """The wire contract: a job's payload in, checked `Event`s out. Pure; knows no provider and no database."""
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
@@ -169,3 +171,40 @@ def _explain(message: str) -> tuple[str, str]:
         kind = "a UUID" if path.endswith("_id") else "an RFC 3339 time with an offset"
         return f"${path}", f"expected {kind}"
     return f"${path}", problem[:1].lower() + problem[1:]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one event, made of the types above.
+
+    Besides, `decode` refuses NUL and lone surrogates in texts, and times without offset or outside
+    2000..2100.
+    """
+    schema = msgspec.json.schema(Event)
+    schema["$defs"]["Event"] |= {
+        "oneOf": [
+            {"required": [name], "properties": {name: {"type": "string"}}}
+            for name in ("idempotency_key", "date_window")
+        ],
+        "not": {
+            "required": ["skipped", "results"],
+            "properties": {"skipped": {"type": "string"}, "results": {"type": "array", "minItems": 1}},
+        },
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    import argparse  # not on a job's path
+
+    parser = argparse.ArgumentParser(prog="python -m worker.events", description="The wire contract as data.")
+    parser.add_argument(
+        "--schema", action="store_true", required=True, help="print the JSON Schema of one event"
+    )
+    parser.parse_args(arguments)
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""The scheduler's side: make events, check them, put them on the queue.
+
+    enqueue_outcomes(Redis(), [event(..., results=fcm.results(tokens, answer))])
+
+From async code: `await asyncio.to_thread(enqueue_outcomes, redis, events)`. RQ is synchronous, so the client
+is, too; threads may share it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job
+
+from worker.events import Channel, Rejected, decode_all
+
+#: The job, by name: the scheduler need not import what the worker needs.
+JOB = "worker.jobs.record_outcomes"
+#: The queue of `rq worker notiflog`.
+QUEUE = "notiflog"
+#: Events a job: FCM's largest batch, and what one bulk statement records at its best.
+EVENTS_PER_JOB = 500
+#: Characters of JSON a job, far below what the worker refuses; 500 events usually have some 300,000.
+LARGEST_JOB = 4 << 20
+#: Seconds that Redis keeps a failed job, device tokens and all: time to correct and requeue it, then it goes.
+#: (RQ's own default is a year.)
+FAILURE_TTL = 14 * 24 * 3600
+#: How often RQ runs a job again whose worker died; without any, RQ fails it. At once: an interval would need
+#: RQ's scheduler. The job itself waits for a database that is away, and that does not count here.
+RETRIES = 3
+
+_LISTED = 100
+
+
+class InvalidEvents(ValueError):
+    """Some events are not what the wire contract asks for, so none of the call's is enqueued.
+
+    Says for each its index, the path in it and the problem, never a value.
+    """
+
+    def __init__(self, rejected: Sequence[Rejected], events: int) -> None:
+        #: One for each bad event, in order; `position` is its index.
+        self.rejected = tuple(rejected)
+        lines = [f"{len(rejected)} of {events} events are invalid, none is enqueued:"]
+        lines += [str(line) for line in rejected[:_LISTED]]
+        if len(rejected) > _LISTED:
+            lines.append(f"and {len(rejected) - _LISTED} more")
+        super().__init__("\n".join(lines))
+
+
+def event(
+    *,
+    peer_mentor_id: UUID | str,
+    chapter_id: UUID | str,
+    scenario_rule_id: UUID | str,
+    delivery_channel: Channel,
+    attempted_at: datetime,
+    date_window: str | None = None,
+    idempotency_key: str | None = None,
+    results: Sequence[dict[str, Any]] | None = None,
+    skipped: str | None = None,
+    final: bool = True,
+) -> dict[str, Any]:
+    """Make the payload of one event: what became of one prompt to one peer mentor.
+
+    `attempted_at`: when sending began, with a time zone; take it before the call to the provider, since only
+    tokens registered earlier are ever pruned. `date_window`: the period the prompt belongs to ("2026-W47"),
+    or else its whole `idempotency_key`. `results`: one for each device token, as `fcm.results` and
+    `apns.results` make them. `skipped`: instead of results, why nothing was sent ("quiet_hours"). `final`:
+    False while you will try again. Checks nothing: `enqueue_outcomes` does.
+    """
+    optional = {
+        "date_window": date_window,
+        "idempotency_key": idempotency_key,
+        "results": None if results is None else list(results),
+        "skipped": skipped,
+        "final": None if final else False,
+    }
+    return {
+        "peer_mentor_id": str(peer_mentor_id),
+        "chapter_id": str(chapter_id),
+        "scenario_rule_id": str(scenario_rule_id),
+        "delivery_channel": delivery_channel,
+        "attempted_at": attempted_at.isoformat(),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def enqueue_outcomes(
+    queue: Queue | Redis,
+    events: Iterable[dict[str, Any]],
+    *,
+    per_job: int = EVENTS_PER_JOB,
+    failure_ttl: int = FAILURE_TTL,
+) -> list[Job]:
+    """Check events and enqueue them, in one transaction of Redis: all of them or, on an error, none.
+
+    `queue`: where to; a Redis connection stands for its queue `notiflog`. A queue with RQ's json serializer
+    needs workers started with it, or the draining worker, which reads both. `events`: payloads as `event`
+    makes them, of JSON types only. `per_job`: events a job, at most. `failure_ttl`: seconds to keep a failed
+    job.
+
+    Returns RQ's jobs, in the order of the events. Raises InvalidEvents before anything is enqueued, TypeError
+    for an asynchronous client, and redis.RedisError; enqueueing again is then right, whether or not the first
+    time reached Redis: an event whose key is recorded counts as success.
+
+    For the same reason the jobs have random ids. An id made of the events would save a repeated job, but
+    while a failed job is kept under it RQ would either refuse the same events or overwrite that job.
+    """
+    if isinstance(queue, Redis):
+        queue = Queue(QUEUE, connection=queue)
+    elif not isinstance(queue, Queue):
+        raise TypeError(f"expected a Queue or a synchronous Redis connection, got {type(queue).__name__}")
+    events = list(events)
+    jobs = [
+        Queue.prepare_data(
+            JOB,
+            args=(chunk,),
+            description=f"outcomes: {len(chunk)}",  # RQ's own would quote the arguments, tokens among them
+            result_ttl=0,  # the record is in PostgreSQL
+            failure_ttl=failure_ttl,
+            retry=Retry(max=RETRIES),
+        )
+        for chunk in _chunks(events, _sizes(events), per_job)
+    ]
+    return queue.enqueue_many(jobs) if jobs else []
+
+
+def _sizes(events: Sequence[dict[str, Any]]) -> list[int]:
+    """Check events; returns their sizes in characters of JSON."""
+    sizes = []
+    good, rejected = decode_all(events)
+    for position, _ in good:
+        try:
+            size = len(json.dumps(events[position]))
+        except (TypeError, ValueError, RecursionError) as error:  # names types, never a value
+            rejected.append(Rejected(position, "$", f"is not JSON: {error}"))
+            continue
+        if size > LARGEST_JOB:
+            rejected.append(Rejected(position, "$", f"is larger than {LARGEST_JOB >> 20} MiB of JSON"))
+        sizes.append(size)
+    if rejected:
+        raise InvalidEvents(sorted(rejected), len(events))
+    return sizes
+
+
+def _chunks(
+    events: Sequence[dict[str, Any]], sizes: Sequence[int], most: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Split events into lists of at most `most` events and LARGEST_JOB characters of JSON."""
+    chunk: list[dict[str, Any]] = []
+    total = 0
+    for payload, size in zip(events, sizes, strict=True):
+        if chunk and (len(chunk) >= most or total + size > LARGEST_JOB):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(payload)
+        total += size
+    if chunk:
+        yield chunk
