@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from worker.config import Settings, read_settings
-from worker.jobs import judge
 from worker.rules import APNS_RULES, FCM_RULES
 
 ROOT = Path(__file__).parents[2]
@@ -40,29 +39,6 @@ def test_the_example_is_valid_and_shows_the_defaults() -> None:
     lines = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z]", line))
     settings = read_settings(lines)
     assert settings == Settings(database_url=settings.database_url)
-
-
-def test_the_python_example_is_an_event() -> None:
-
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert block
-    payloads: list[object] = []
-
-    class Recorder:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def enqueue(self, function: str, events: list[object], **_: object) -> None:
-            payloads.extend([function, *events])
-
-    code = re.sub(r"^from .*$", "", block[1], flags=re.MULTILINE)
-    exec(code, {"Queue": Recorder, "Redis": Recorder})  # noqa: S102 - our own README
-    function, *events = payloads
-    batch = judge(events)
-    assert (function, batch.rejected, batch.outcomes[0][1].status) == (
-        "worker.jobs.record_outcomes",
-        [],
-        "delivered",
-    )
 
 
 def test_pins_are_exact_and_meet_the_declared_ranges() -> None:
