@@ -32,7 +32,7 @@ MOST_RECOVERIES = 3
 REDIS_PATIENCE = 60.0
 
 #: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
-TURN_JOBS = 256
+TURN_JOBS = 512
 TURN_BYTES = 192 << 10
 #: No job of ours stores more; a hash with more is not worth the memory.
 LARGEST_JOB = 16 << 20
@@ -60,8 +60,6 @@ class Turn(NamedTuple):
     taken: int
     #: The front of the queue needs RQ's ordinary path.
     ordinary: bool
-    #: Ids of jobs set aside because their hash is not a job's.
-    quarantined: list[str]
 
     @property
     def suspect(self) -> bool:
@@ -106,7 +104,7 @@ class Claims:
         )
 
     def claim(self, most: int) -> Turn:
-        """Claim up to `most` waiting jobs."""
+        """Claim up to `most` waiting jobs; what is no job at all is set aside."""
         keys = (
             self._queue.key,
             self._started,
@@ -132,7 +130,10 @@ class Claims:
             Claimed(job_id.decode(), execution.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
             for job_id, execution, fields in claimed
         ]
-        return Turn(jobs, taken, bool(ordinary), [job_id.decode(errors="replace") for job_id in quarantined])
+        for job_id in quarantined:
+            name = job_id.decode(errors="replace")
+            logs.error("job_quarantined", job=name, problem="not a job, or too large")
+        return Turn(jobs, taken, bool(ordinary))
 
     def finish(self, done: Sequence[Done], started_at: float, seconds: float) -> set[str]:
         """Finish committed jobs; returns the ids of those that RQ's own code must finish."""
@@ -149,6 +150,10 @@ class Claims:
     def quarantine(self, job: Claimed) -> None:
         """Set one of this worker's jobs aside, its hash untouched."""
         self._give_back(self._quarantine, "", 0, [job.member])
+
+    def hand_over(self, job: Claimed) -> None:
+        """Put one of this worker's jobs where RQ's dequeuing leaves a job, for RQ's own code to run."""
+        self._give_back(self._queue.intermediate_queue_key, "queued", 0, [job.member])
 
     def beat(self, members: Sequence[str]) -> None:
         """Say that this worker is alive, and that it still has these jobs."""

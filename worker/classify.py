@@ -44,6 +44,8 @@ class StaleToken(NamedTuple):
     token: str
     before: datetime
     reason: str
+    #: Whose answer it was.
+    channel: Channel
 
 
 class Failure(NamedTuple):
@@ -71,8 +73,8 @@ class Outcome(NamedTuple):
     final: bool
     #: Tokens with a death notice; see `stale_tokens` for what becomes of them.
     stale: tuple[StaleToken, ...]
-    #: Tokens that were accepted, with the time of sending.
-    alive: tuple[tuple[str, datetime], ...]
+    #: Tokens that were accepted, with the time of sending and the channel.
+    alive: tuple[tuple[str, datetime, Channel], ...]
     failures: tuple[Failure, ...]
 
 
@@ -99,7 +101,7 @@ def fold(event: Event) -> Outcome:
     Delivered when any result was accepted, failed when none was, skipped when there were none. Apart from the
     channel (that of the first accepted result), the order of the results does not matter.
     """
-    alive: list[tuple[str, datetime]] = []
+    alive: list[tuple[str, datetime, Channel]] = []
     accepted_by: Channel | None = None
     failures: list[Failure] = []
     stale: list[StaleToken] = []
@@ -108,13 +110,13 @@ def fold(event: Event) -> Outcome:
         sent_at = result.sent_at or event.attempted_at
         verdict = classify(channel, result.http_status, result.body)
         if verdict.evidence is ACCEPTED:
-            alive.append((result.token, sent_at))
+            alive.append((result.token, sent_at, channel))
             accepted_by = accepted_by or channel
             continue
         failures.append(Failure(result.token, channel, result.http_status, verdict))
         if verdict.prunes:
             before = min(sent_at, verdict.dead_since or sent_at)
-            stale.append(StaleToken(result.token, before, verdict.reason))
+            stale.append(StaleToken(result.token, before, verdict.reason, channel))
 
     status: Status
     if accepted_by:
@@ -146,7 +148,7 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
         return stale
     last_seen: dict[str, datetime] = {}
     for outcome in outcomes:
-        for token, sent_at in outcome.alive:
+        for token, sent_at, _ in outcome.alive:
             last_seen[token] = max(sent_at, last_seen.get(token, sent_at))
     return [
         notice for notice in stale if notice.token not in last_seen or last_seen[notice.token] < notice.before

@@ -1,19 +1,24 @@
 """The draining worker's connections: write turns side by side, and wait for PostgreSQL when it is away."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import ParamSpec, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from redis import Redis
 
-from worker import db, logs
+from worker import brake, db, logs
 from worker.config import settings
-from worker.jobs import Batch, Report, record
+from worker.jobs import Batch, Report, outcomes, record
 
-#: Two: while one commits, the other's statements run. More gains nothing on the machines measured.
-CONNECTIONS = 2
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: While one turn is judged, another's statements run and a third is committed. More gains nothing.
+CONNECTIONS = 3
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
 
@@ -25,17 +30,36 @@ class GivenUp(Exception):
 class Committers:
     """Threads that write turns, each with a kept connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = brake.impatient(redis)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="commit")
         self._connections: dict[int, psycopg.Connection] = {}  # by thread
         self._stopping = threading.Event()
 
-    def write(self, batches: Sequence[Batch]) -> "Future[list[Report]]":
-        """Write a turn's outcomes in one transaction, waiting for PostgreSQL as long as it takes.
+    def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run a call that writes, in one of the threads."""
+        return self._threads.submit(call, *args, **kwargs)
 
-        The future raises GivenUp after `give_up`, DatabaseFault for a fault that will not pass by itself.
+    def write(self, batches: Sequence[Batch]) -> list[Report]:
+        """Write a turn's outcomes in one transaction on this thread's connection.
+
+        Waits for PostgreSQL as long as it takes. Raises GivenUp after `give_up`, and DatabaseFault for a
+        fault that will not pass by itself.
         """
-        return self._threads.submit(self._write, batches)
+        held = brake.held(self._redis, *brake.tally(outcomes(batches)))  # before the loop: a turn counts once
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return record(self._connection(), settings(), batches, held)
+            except psycopg.Error as error:
+                if not db.is_transient(error):
+                    raise db.DatabaseFault(db.explain(error)) from None
+                logs.warning("database_unavailable", problem=db.explain(error), retry_in=pause)
+                if connection := self._connections.get(threading.get_ident()):
+                    connection.close()
+            if self._stopping.wait(pause):
+                raise GivenUp
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def give_up(self) -> None:
         """Wait for PostgreSQL no longer. Turns that are being written are not affected."""
@@ -51,21 +75,7 @@ class Committers:
         self._threads.shutdown(cancel_futures=True)
         for connection in self._connections.values():
             connection.close()
-
-    def _write(self, batches: Sequence[Batch]) -> list[Report]:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return record(self._connection(), settings(), batches)
-            except psycopg.Error as error:
-                if not db.is_transient(error):
-                    raise db.DatabaseFault(db.explain(error)) from None
-                logs.warning("database_unavailable", problem=db.explain(error), retry_in=pause)
-                if connection := self._connections.get(threading.get_ident()):
-                    connection.close()
-            if self._stopping.wait(pause):
-                raise GivenUp
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._redis.close()
 
     def _connection(self) -> psycopg.Connection:
         thread = threading.get_ident()

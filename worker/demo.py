@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=10_000, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another week")
     parser.add_argument("--stock", action="store_true", help="with RQ's own forking worker instead of ours")
+    parser.add_argument(
+        "--wrong-project", action="store_true", help="FCM knows none of the tokens: see the brake hold"
+    )
     options = parser.parse_args(arguments)
     if options.events < 1:
         parser.error("--events must be at least 1")
@@ -58,24 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with sandbox.directory() as directory:
-            return run(console, directory, options.events, options.seed, stock=options.stock)
+            return run(console, directory, options)
     except KeyboardInterrupt:
         console.print("Interrupted; servers stopped, files removed.")
         return 130
 
 
-def run(console: Console, directory: Path, events: int, seed: int, *, stock: bool) -> int:
+def run(console: Console, directory: Path, options: argparse.Namespace) -> int:
     """Start the servers, fill the queue, let the worker drain it, show what is left."""
+    events, seed = options.events, options.seed
     console.print("Starting PostgreSQL and Valkey, throw-away servers from wheels ...")
     with sandbox.postgres(directory) as server, sandbox.valkey(directory) as redis_url:
         database_url = server.url()
-        environment = _environment(database_url, redis_url, stock=stock)
+        environment = _environment(database_url, redis_url, stock=options.stock)
         sandbox.create_app_tables(database_url)
         console.print("[bold]$ python -m worker.migrate[/]")
         subprocess.run([sys.executable, "-m", "worker.migrate"], env=environment, check=True)
 
         with psycopg.connect(database_url, autocommit=True) as database, Redis.from_url(redis_url) as redis:
-            scheduler = sample.Scheduler(sample.make_app(database, seed=seed), seed)
+            app = sample.make_app(database, seed=seed)
+            scheduler = sample.Scheduler(app, seed, wrong_project=options.wrong_project)
             payloads = scheduler.events(events)
             scheduler.insert_devices(database)
             queue = Queue("notiflog", connection=redis)
@@ -169,6 +174,8 @@ def _report(
     console.print(_outcomes(database))
     console.print(_tokens(lines, sum(line["kept"] for line in summaries)))
     (left,) = database.execute("select count(*) from public.device_tokens").fetchone() or (0,)
+    if withheld := sum(line["withheld"] for line in summaries):
+        console.print(f"[bold red]The brake holds, {withheld:,} tokens withheld:[/] {_brake(lines)}.")
     console.print(f"Device tokens: {len(scheduler.devices):,} before, {left:,} left.")
     console.print(
         f"Duplicates: {sum(line['duplicates'] for line in summaries)}, of them with another status: "
@@ -200,16 +207,23 @@ def _outcomes(database: psycopg.Connection) -> Table:
 
 def _tokens(lines: list[dict[str, Any]], kept_by_guard: int) -> Table:
     table = Table("channel", "answer", "sends", "the device token is", title="sends that were not accepted")
+    held = {line["channel"] for line in lines if line["event"] == "brake_on"}
     counts = Counter(
         (line["channel"], line["evidence"], line["reason"])
         for line in lines
         if line["event"] == "send_failed"
     )
     for (channel, evidence, reason), count in sorted(counts.items()):
-        table.add_row(channel, reason, str(count), _FATE[evidence])
+        fate = "kept by the brake" if channel in held and _FATE[evidence] == "pruned" else _FATE[evidence]
+        table.add_row(channel, reason, str(count), fate)
     table.add_section()
     table.add_row("", "registered again after the send", str(kept_by_guard), "kept: the device is alive")
     return table
+
+
+def _brake(lines: list[dict[str, Any]]) -> str:
+    events = ("brake_on", "brake_blind")
+    return str(next(line["problem"] for line in reversed(lines) if line["event"] in events))
 
 
 def _rejected(jobs: list[Job]) -> Table:

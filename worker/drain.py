@@ -44,13 +44,22 @@ from worker.trust import (
 _GC_THRESHOLD = 200_000
 
 
+class _Rare(NamedTuple):
+    """The jobs of a written turn that are not finished yet, for RQ's own code."""
+
+    failed: list[tuple[Claimed, Exception]]
+    unreadable: list[tuple[Claimed, str]]
+    #: Not `record_outcomes`.
+    ordinary: list[Claimed]
+    #: Recorded, and others wait for them.
+    awaited: list[tuple[Claimed, Report]]
+
+
 class _InFlight(NamedTuple):
-    """A turn whose rows are being written."""
+    """A turn that is being judged and written."""
 
     jobs: list[Claimed]
-    batches: list[Batch]
-    started_at: float
-    reports: "Future[list[Report]]"
+    rest: "Future[_Rare]"
 
 
 class DrainWorker(SimpleWorker):  # type: ignore[misc]
@@ -77,6 +86,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         }
         super().__init__(names, *args, **kwargs)
         self._claimed: list[Claimed] = []  # not in flight yet
+        self._ordinary: list[Claimed] = []  # not in flight any more, for RQ's ordinary path
         self._in_flight: deque[_InFlight] = deque()
         self._patience = float(db.STATEMENT_TIMEOUT)
         self._max_jobs: int | None = None
@@ -104,7 +114,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         if problems:
             raise SystemExit("\n".join(problems))
         self._claims = Claims(self)
-        self._committers = Committers()
+        self._committers = Committers(self.connection)
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         super().bootstrap(*args, **kwargs)
@@ -115,9 +125,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         try:
             if not self._claims.lost:
                 self._settle(patience=self._patience)
+        finally:
+            if not self._claims.lost:
                 self._release()
                 self._claims.leave()
-        finally:
             self._committers.close()
             super().teardown()
 
@@ -172,9 +183,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             if most <= 0:
                 break
             self._look_around()
+            if self._ordinary:
+                return self._take_ordinary(), queue
             turn = self._claims.claim(most)
-            for job_id in turn.quarantined:
-                logs.error("job_quarantined", job=job_id, problem="not a job, or too large")
             if turn.jobs:
                 self._taken += len(turn.jobs)
                 self._claimed = turn.jobs
@@ -217,40 +228,62 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         return found
 
     def execute_job(self, job: "Turn | Job", queue: Any) -> None:
-        """Start a turn: judge its events and have them written; or run a single job as RQ does."""
+        """Start a turn in one of the committers; or run a single job as RQ does."""
         if isinstance(job, Job):
             super().execute_job(job, queue)
-            return
-        if job.suspect:
+        elif job.suspect:
             self._settle()  # it shall not take others along
+            self._start(job.jobs)
+            self._settle()
+        else:
+            self._start(job.jobs)
+            self._settle(len(self._in_flight) - CONNECTIONS)
+
+    def _start(self, jobs: list[Claimed]) -> None:
+        self._in_flight.append(_InFlight(jobs, self._committers.submit(self._run, jobs)))
+        self._claimed = []
+
+    def _run(self, jobs: list[Claimed]) -> _Rare:
+        """Judge a turn's events, write them, and finish the jobs. In a committer's thread."""
         started_at = time.time()
-        jobs, batches = [], []
-        for claimed in job.jobs:
+        rest = _Rare([], [], [], [])
+        recorded: list[Claimed] = []
+        batches: list[Batch] = []
+        for claimed in jobs:
             if problem := unreadable_field(claimed.fields):
-                self._quarantine(claimed, problem)
+                rest.unreadable.append((claimed, problem))
                 continue
             try:
-                batches.append(judge(*read_call(claimed.fields[b"data"])))
+                if arguments := read_call(claimed.fields[b"data"]):
+                    batches.append(judge(*arguments))
+                    recorded.append(claimed)
+                else:
+                    rest.ordinary.append(claimed)
             except (UntrustedJob, InvalidEvent) as error:
-                self._fail(claimed, error)
+                rest.failed.append((claimed, error))
             except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
-                self._fail(claimed, UntrustedJob(f"the job's data cannot be judged: {type(error).__name__}"))
+                problem = f"the job's data cannot be judged: {type(error).__name__}"
+                rest.failed.append((claimed, UntrustedJob(problem)))
+        reports = self._committers.write(batches) if batches else []
+        done = []
+        for claimed, report in zip(recorded, reports, strict=True):
+            if report.rejected:
+                rest.failed.append((claimed, RejectedEvents(report.rejected, report.summary["events"])))
             else:
-                jobs.append(claimed)
-        self._claimed = []
-        if jobs:
-            self._submit(jobs, batches, started_at)
-        self._settle(len(self._in_flight) - CONNECTIONS)
-
-    def _submit(self, jobs: list[Claimed], batches: list[Batch], started_at: float) -> None:
-        reports = self._committers.write(batches)
-        self._in_flight.append(_InFlight(jobs, batches, started_at, reports))
+                ttl = int(claimed.fields.get(b"result_ttl") or self.default_result_ttl)
+                result = base64.b64encode(self.serializer.dumps(report.summary)).decode() if ttl else ""
+                done.append(Done(claimed, ttl, result))
+        awaited = self._claims.finish(done, started_at, time.time() - started_at) if done else set()
+        if awaited:
+            pairs = zip(recorded, reports, strict=True)
+            rest.awaited.extend(pair for pair in pairs if pair[0].job_id in awaited)
+        return rest
 
     def _settle(self, turns: float = math.inf, patience: float | None = None) -> None:
         """Conclude the oldest `turns` in flight once they are written, and any that already are."""
         deadline = None if patience is None else time.monotonic() + patience
-        while self._in_flight and (turns > 0 or self._in_flight[0].reports.done()):
-            while not wait([self._in_flight[0].reports], timeout=1).done:
+        while self._in_flight and (turns > 0 or self._in_flight[0].rest.done()):
+            while not wait([self._in_flight[0].rest], timeout=1).done:
                 if self._stop_requested:
                     self._committers.give_up()
                 if deadline is not None and time.monotonic() > deadline:
@@ -262,7 +295,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def _conclude(self, turn: _InFlight) -> None:
         try:
-            reports = turn.reports.result()
+            rest = turn.rest.result()
         except GivenUp:
             self._release()
             return
@@ -272,31 +305,32 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         except Exception as error:  # not PostgreSQL's: some value cannot be written, or be accounted for
             self._single_out(turn, error)
             return
-        done = []
-        for claimed, report in zip(turn.jobs, reports, strict=True):
-            if not report.rejected:
-                ttl = int(claimed.fields.get(b"result_ttl") or self.default_result_ttl)
-                result = base64.b64encode(self.serializer.dumps(report.summary)).decode() if ttl else ""
-                done.append(Done(claimed, ttl, result))
-        unfinished: set[str] = set()
-        if done:
-            seconds = time.time() - turn.started_at
-            unfinished = self._claims.finish(done, turn.started_at, seconds)
-        for claimed, report in zip(turn.jobs, reports, strict=True):
-            if report.rejected:
-                self._fail(claimed, RejectedEvents(report.rejected, report.summary["events"]))
-            elif claimed.job_id in unfinished:
-                self._succeed(claimed, report)
+        for claimed, failure in rest.failed:
+            self._fail(claimed, failure)
+        for claimed, problem in rest.unreadable:
+            self._quarantine(claimed, problem)
+        for claimed, report in rest.awaited:
+            self._succeed(claimed, report)
+        self._ordinary += rest.ordinary
         self._in_flight.popleft()
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:
         """Fail the job that cannot be written; of several, find out which."""
-        self._in_flight.popleft()
         if len(turn.jobs) > 1:
-            for job, batch in zip(turn.jobs, turn.batches, strict=True):
-                self._submit([job], [batch], turn.started_at)
+            self._in_flight.popleft()
+            for job in turn.jobs:
+                self._start([job])
         else:
             self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {type(error).__name__}"))
+            self._in_flight.popleft()
+
+    def _take_ordinary(self) -> Job:
+        """Hand the next job that is no record of outcomes over to RQ's code."""
+        self._settle()  # RQ's code does not keep the lease while it runs a job
+        claimed = self._ordinary[0]
+        self._claims.hand_over(claimed)
+        self._ordinary.pop(0)
+        return self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
 
     # --- the rare, through RQ's own code -----------------------------------------------------------------
 
@@ -331,10 +365,10 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         logs.error("job_quarantined", job=claimed.job_id, problem=problem)
 
     def _release(self) -> None:
-        """Give everything in flight back to the front of the queue."""
+        """Give everything that is not finished back to the front of the queue."""
         members = self._members()
         self._in_flight.clear()
-        self._claimed = []
+        self._claimed, self._ordinary = [], []
         if released := self._claims.release(members):
             logs.warning("jobs_released", jobs=released)
 
@@ -354,4 +388,4 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def _members(self) -> list[str]:
         in_flight = (claimed for turn in self._in_flight for claimed in turn.jobs)
-        return [claimed.member for claimed in (*in_flight, *self._claimed)]
+        return [claimed.member for claimed in (*in_flight, *self._claimed, *self._ordinary)]

@@ -3,17 +3,17 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
 from rq import Retry, get_current_job
 
-from worker import db, logs, store
+from worker import brake, db, hygiene, logs, store
 from worker.classify import Outcome, Status, fold, stale_tokens
 from worker.config import Settings, settings
-from worker.events import InvalidEvent, Rejected, decode_all
+from worker.events import Channel, InvalidEvent, Rejected, decode_all
 
 # While PostgreSQL is away the job waits, at most this share of its timeout, and then returns to the queue.
 _PATIENCE = 0.25
@@ -66,10 +66,11 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """
     logs.setup()
     batch = judge(events)
+    held = _held([batch])
     for pause in _pauses():
         try:
             with closing(db.connect(settings().database_url)) as connection:
-                (report,) = record(connection, settings(), [batch])
+                (report,) = record(connection, settings(), [batch], held)
             break
         except psycopg.Error as error:
             if not db.is_transient(error):
@@ -85,6 +86,24 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     return report.summary
 
 
+def sweep_tokens() -> dict[str, int]:
+    """Check some seconds' worth of the app's FCM tokens, from where the last such job left off.
+
+    Meant to be enqueued every minute, see `worker.cron`; between two passes over the table it does nothing.
+    Returns what the pass under way has counted so far. Raises DatabaseFault, and NoProject where Firebase is
+    not set up.
+    """
+    logs.setup()
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("sweep_tokens runs under RQ; by hand: python -m worker.sweep")
+    try:
+        with closing(db.connect(settings().database_url)) as connection:
+            return dict(hygiene.go_on(connection, settings(), job.connection))
+    except psycopg.Error as error:
+        raise db.DatabaseFault(db.explain(error)) from None
+
+
 def judge(payloads: object) -> Batch:
     """Decode and classify a job's events; touches nothing outside. Raises InvalidEvent if it is no list."""
     if not isinstance(payloads, list | tuple):
@@ -93,29 +112,44 @@ def judge(payloads: object) -> Batch:
     return Batch(len(payloads), [(position, fold(event)) for position, event in events], rejected)
 
 
-def record(connection: psycopg.Connection, config: Settings, batches: Sequence[Batch]) -> list[Report]:
+def outcomes(batches: Iterable[Batch]) -> list[Outcome]:
+    """The outcomes of some jobs, in order."""
+    return [outcome for batch in batches for _, outcome in batch.outcomes]
+
+
+def record(
+    connection: psycopg.Connection,
+    config: Settings,
+    batches: Sequence[Batch],
+    held: Collection[Channel] = (),
+) -> list[Report]:
     """Write some jobs' outcomes in one transaction, and log one summary of them all.
 
+    `held`: channels whose death notices prune nothing, see `worker.brake`.
     Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
     confirmation was lost.
     """
     started = time.perf_counter()
-    outcomes = [outcome for batch in batches for _, outcome in batch.outcomes]
-    stale = stale_tokens(outcomes)
-    recorded = store.write(connection, config, [outcome for outcome in outcomes if outcome.final], stale)
+    judged = outcomes(batches)
+    notices = stale_tokens(judged)
+    stale = [notice for notice in notices if notice.channel not in held] if held else notices
+    withheld = {notice.token for notice in notices if notice.channel in held}
+    recorded = store.write(connection, config, [outcome for outcome in judged if outcome.final], stale)
     written: dict[str, Status] = {}
-    reports = [_account(batch, recorded, written) for batch in batches]
+    reports = [_account(batch, recorded, withheld, written) for batch in batches]
 
     if stale and config.token_registered_column is None:
         logs.warning("guard_off", stale=len(stale))
-    for outcome in outcomes:
+    for outcome in judged:
         _log_failures(outcome)
     ms = round((time.perf_counter() - started) * 1000, 1)
     logs.info("outcomes_recorded", jobs=len(batches), **_total(reports), ms=ms)
     return reports
 
 
-def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status]) -> Report:
+def _account(
+    batch: Batch, recorded: store.Recorded, withheld: set[str], written: dict[str, Status]
+) -> Report:
     """Tell for each event what became of it: new row, duplicate, rejected, or not final yet.
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
@@ -155,6 +189,7 @@ def _account(batch: Batch, recorded: store.Recorded, written: dict[str, Status])
         "rejected": len(rejected),
         "pruned": len(stale & recorded.pruned),
         "kept": len(stale & recorded.kept),
+        "withheld": len(stale & withheld),
         "failed_by": failed_by,
         "skipped_by": skipped_by,
     }
@@ -197,6 +232,14 @@ def _refusal(position: int, constraint: str) -> Rejected:
 def _plain(reason: str | None) -> str:
     # Free text of the producer's: what does not look like a name could be about a person.
     return reason if reason and _PLAIN_REASON.fullmatch(reason) else "other"
+
+
+def _held(batches: Sequence[Batch]) -> frozenset[Channel]:
+    """The channels that the brake holds; none outside RQ."""
+    if not (job := get_current_job()):
+        return frozenset()
+    with closing(brake.impatient(job.connection)) as redis:
+        return brake.held(redis, *brake.tally(outcomes(batches)))
 
 
 def _pauses() -> Iterator[float]:

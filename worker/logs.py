@@ -11,6 +11,11 @@ EVENTS: dict[str, str] = {
     "outcomes_recorded": "one job's summary: counts by status and reason, tokens pruned and kept, duration",
     "send_failed": "one send result that was not accepted: channel, status, reason, evidence, token hash",
     "conflicting_duplicate": "an event whose key is already recorded with another status; the first stays",
+    "brake_on": "most recent answers of a channel say that the device is gone: its tokens are kept",
+    "brake_blind": "Redis does not tell what other workers saw: the tokens of this turn are kept",
+    "token_dead": "FCM says of a token that the sweep checked: no such device; reason, evidence, token hash",
+    "sweep_paused": "FCM gave no verdict on most of a page; the sweep goes on from there later",
+    "tokens_swept": "the sweep is through the token table: what it found, by kind of token, answer and age",
     "guard_off": "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart",
     "database_unavailable": "a passing PostgreSQL fault; the job waits and tries again",
     "redis_not_durable": "Redis does not keep its data over a restart (append-only file off)",
@@ -54,17 +59,24 @@ def setup() -> None:
 
 def info(event: str, **fields: object) -> None:
     """Log one of EVENTS with its fields; never a token, a password or a person's data."""
-    logger.info(event, extra={"notiflog": fields})
+    _log(logging.INFO, event, fields)
 
 
 def warning(event: str, **fields: object) -> None:
     """Log one of EVENTS that somebody may have to look at; the same restraint applies."""
-    logger.warning(event, extra={"notiflog": fields})
+    _log(logging.WARNING, event, fields)
 
 
 def error(event: str, **fields: object) -> None:
     """Log one of EVENTS that somebody must look at; the same restraint applies."""
-    logger.error(event, extra={"notiflog": fields})
+    _log(logging.ERROR, event, fields)
+
+
+def _log(level: int, event: str, fields: dict[str, object]) -> None:
+    # Not `logger.log`: that walks the stack for file and line, which no line of ours shows.
+    if logger.isEnabledFor(level):
+        extra = {"notiflog": fields}
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra=extra))
 
 
 def token_hash(token: str) -> str:

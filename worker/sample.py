@@ -45,9 +45,12 @@ def fcm_error(http: int, status: str, message: str, **details: dict[str, Any]) -
 _NOT_FOUND = "Requested entity was not found."
 _HTML = "<!DOCTYPE html><html><title>Error</title><p>The server encountered a temporary error.</html>"
 
+#: What FCM says of a token that is none of its project's, though it be alive.
+UNREGISTERED = fcm_error(404, "NOT_FOUND", _NOT_FOUND, FcmError={"errorCode": "UNREGISTERED"})
+
 #: Answers that are no success, with their weight among a hundred failures.
 FCM_FAILURES: list[tuple[int, tuple[int | None, Any]]] = [
-    (30, fcm_error(404, "NOT_FOUND", _NOT_FOUND, FcmError={"errorCode": "UNREGISTERED"})),
+    (30, UNREGISTERED),
     (10, fcm_error(404, "NOT_FOUND", _NOT_FOUND)),
     (
         8,
@@ -109,10 +112,14 @@ def make_app(connection: psycopg.Connection, *, users: int = 400, seed: int = 1)
 
 
 class Scheduler:
-    """Makes up the events of one week of prompts, and the devices they were sent to."""
+    """Makes up the events of one week of prompts, and the devices they were sent to.
 
-    def __init__(self, app: App, seed: int = 1) -> None:
+    `wrong_project`: somebody gave the sender another Firebase project, which knows none of the tokens.
+    """
+
+    def __init__(self, app: App, seed: int = 1, *, wrong_project: bool = False) -> None:
         self.app = app
+        self.wrong_project = wrong_project
         self.random = random.Random(seed)  # noqa: S311 - made-up data
         self._mistakes = 0
         self.devices: list[Device] = []
@@ -175,6 +182,8 @@ class Scheduler:
         return token
 
     def _accepted(self, channel: str, user: UUID) -> dict[str, Any]:
+        if self.wrong_project and channel == "fcm":
+            return self._failed(channel, user)
         name = f"projects/example/messages/{self.random.getrandbits(64):x}"
         return {
             "token": self._device(channel, user),
@@ -187,6 +196,8 @@ class Scheduler:
         answers = FCM_FAILURES if channel == "fcm" else APNS_FAILURES
         weights = [weight for weight, _ in answers]
         status, body = self.random.choices([answer for _, answer in answers], weights)[0]
+        if self.wrong_project and channel == "fcm":
+            status, body = UNREGISTERED
         token = self._device(channel, user)
         if self.random.random() < 0.1:
             self.registered_again.add(token)

@@ -4,6 +4,7 @@ Two writers never deadlock here: keys are inserted in sorted order, and all keys
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -49,6 +50,17 @@ select device.{token}, false from {table} as device join stale on device.{token}
 #: The same for a table that does not know when a token was registered.
 PRUNE_TOKENS_UNGUARDED = """
 delete from {table} as device where device.{token} = any(%b) returning device.{token}, true
+"""
+
+#: A page of the token table in the order of the tokens, with how long ago each was registered (seconds).
+PAGE_OF_TOKENS = """
+select {token}, extract(epoch from now() - max({registered}))::float8, now()
+  from {table} where {token} > %b group by {token} order by {token} limit %b
+"""
+
+#: The same for a table that does not know when a token was registered.
+PAGE_OF_TOKENS_UNDATED = """
+select distinct {token}, null::float8, now() from {table} where {token} > %b order by {token} limit %b
 """
 
 # How many parts a batch is split into to find the rows PostgreSQL refuses: enough to get there in few
@@ -103,6 +115,40 @@ def write(
             refused: dict[str, str] = {}
             inserted = _insert_isolating(connection, rows, refused)
             return _finish(connection, settings, rows, inserted, refused, stale)
+
+
+class Token(NamedTuple):
+    """One token of the app's table."""
+
+    token: str
+    #: Seconds since a device last registered it; None: unknown.
+    age: float | None
+    #: When the table was read, by PostgreSQL's clock.
+    read_at: datetime
+
+
+def tokens_after(connection: psycopg.Connection, settings: Settings, token: str, limit: int) -> list[Token]:
+    """The next tokens of the app's table, each once, in PostgreSQL's order; `token`: the last one before."""
+    names = _names(settings)
+    page = PAGE_OF_TOKENS if "registered" in names else PAGE_OF_TOKENS_UNDATED
+    with db.transaction(connection):
+        return [Token(*row) for row in connection.execute(sql.SQL(page).format(**names), [token, limit])]
+
+
+def count_tokens(connection: psycopg.Connection, settings: Settings) -> int:
+    """How many rows the app's token table has."""
+    count = sql.SQL("select count({token}) from {table}").format(**_names(settings))
+    with db.transaction(connection):
+        (n,) = connection.execute(count).fetchone() or (0,)
+    return int(n)
+
+
+def prune(
+    connection: psycopg.Connection, settings: Settings, stale: Sequence[StaleToken]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Delete stale tokens in a transaction of their own; returns the (deleted, kept) of those found."""
+    with db.transaction(connection):
+        return _prune(connection, settings, stale)
 
 
 def _finish(
@@ -171,13 +217,19 @@ def _prune(
     # Of several notices about one token the latest counts; sorted, so that two writers lock in one order.
     latest = {notice.token: notice.before for notice in sorted(stale, key=lambda notice: notice.before)}
     tokens = sorted(latest)
-    names = {"table": sql.Identifier(*settings.token_table), "token": sql.Identifier(settings.token_column)}
-    if settings.token_registered_column is None:
+    names = _names(settings)
+    if "registered" not in names:
         found = connection.execute(sql.SQL(PRUNE_TOKENS_UNGUARDED).format(**names), [tokens])
     else:
-        names["registered"] = sql.Identifier(settings.token_registered_column)
         before = [latest[token] for token in tokens]
         found = connection.execute(sql.SQL(PRUNE_TOKENS).format(**names), [tokens, before])
     rows = found.fetchall()
     deleted = frozenset(token for token, was_deleted in rows if was_deleted)
     return deleted, frozenset(token for token, _ in rows) - deleted
+
+
+def _names(settings: Settings) -> dict[str, sql.Identifier]:
+    names = {"table": sql.Identifier(*settings.token_table), "token": sql.Identifier(settings.token_column)}
+    if settings.token_registered_column:
+        names["registered"] = sql.Identifier(settings.token_registered_column)
+    return names

@@ -24,7 +24,7 @@ from rq.queue import Queue
 from worker import logs
 
 #: The functions a job may name.
-JOB_FUNCTIONS = frozenset({"worker.jobs.record_outcomes"})
+JOB_FUNCTIONS = frozenset({"worker.jobs.record_outcomes", "worker.jobs.sweep_tokens"})
 #: A job's data may inflate to this much: 10,000 events are about 10 MB.
 MAX_INFLATED_BYTES = 64 << 20
 
@@ -91,7 +91,7 @@ def inflate(data: bytes) -> bytes:
 
 
 def read_call(data: bytes) -> tuple[Any, ...]:
-    """The positional arguments of the job stored as `data`. Raises UntrustedJob."""
+    """The positional arguments of the job stored as `data`; none: it is the sweep. Raises UntrustedJob."""
     try:
         function, instance, args, kwargs = PlainSerializer.loads(inflate(data))
         by_keyword = not args and list(kwargs) == ["events"]
@@ -108,6 +108,10 @@ def read_call(data: bytes) -> tuple[Any, ...]:
             f"this worker only runs {', '.join(sorted(JOB_FUNCTIONS))}: enqueue other functions on a queue "
             "of their own"
         )
+    if function == "worker.jobs.sweep_tokens":
+        if args or kwargs:
+            raise UntrustedJob("worker.jobs.sweep_tokens takes no argument")
+        return ()
     if len(args) != 1 or (kwargs and not by_keyword):
         raise UntrustedJob("worker.jobs.record_outcomes takes one argument: the list of events")
     return tuple(args)

@@ -7,6 +7,7 @@ ready rows a statement on one connection. Ratios travel between machines; rates 
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,7 +101,7 @@ class Bench:
                 time.sleep(0.3)
         finally:
             for process in processes:
-                sandbox.stop(process, sandbox.signal.SIGTERM, timeout=10)
+                sandbox.stop(process, signal.SIGTERM, timeout=10)
 
 
 def raw(bench: Bench, rows: int = RAW_ROWS) -> float:
@@ -286,7 +287,7 @@ def soak(bench: Bench, console: Console, n: int) -> None:
             sizes.append(_resident(worker.pid))
             console.print(f"{start + 50_000:,} events: {sizes[-1]} MB resident")
     finally:
-        sandbox.stop(worker, sandbox.signal.SIGTERM)
+        sandbox.stop(worker, signal.SIGTERM)
     console.print(f"Resident memory: {sizes[0]} MB first, {sizes[-1]} MB last, {max(sizes)} MB most.")
 
 

@@ -205,7 +205,7 @@ def test_a_warm_shutdown_gives_back_what_cannot_be_written(
 def test_a_cold_shutdown_gives_back_at_once(
     redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
 ) -> None:
-    jobs = enqueue_many(queue, app, 300)
+    jobs = enqueue_many(queue, app, 600)
     with log_table_locked(database):
         worker = start()
         until(lambda: waiting_writers(connection) == 2)
@@ -215,7 +215,7 @@ def test_a_cold_shutdown_gives_back_at_once(
         begun = time.monotonic()
         assert worker.wait() == 0
         assert time.monotonic() - begun < 4
-    assert (statuses(jobs), redis.zcard(STARTED), rows(connection)) == (["queued"] * 300, 0, 0)
+    assert (statuses(jobs), redis.zcard(STARTED), rows(connection)) == (["queued"] * 600, 0, 0)
 
 
 @pytest.mark.parametrize("moment", ["fetching", "maintenance", "judging"])

@@ -216,8 +216,8 @@ def test_another_function_fails_with_a_sentence(queue: Queue, drain: Drain, grou
     (job,) = queue.enqueue_many([Queue.prepare_data("os.system", args=(COMMAND,))], group_id=group_id or None)
     drain()
     assert failure(job) == (
-        "worker.trust.UntrustedJob: this worker only runs worker.jobs.record_outcomes: "
-        "enqueue other functions on a queue of their own"
+        "worker.trust.UntrustedJob: this worker only runs worker.jobs.record_outcomes, "
+        "worker.jobs.sweep_tokens: enqueue other functions on a queue of their own"
     )
 
 

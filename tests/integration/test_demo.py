@@ -48,6 +48,14 @@ def test_it_shows_rows_tokens_and_rejected_events(environment: dict[str, str], w
         assert expected in done.stdout
 
 
+def test_with_a_wrong_project_it_shows_the_brake(environment: dict[str, str]) -> None:
+    command = [*COMMAND, "--wrong-project"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for expected in ("The brake holds, ", "kept by the brake", "is the project, the environment"):
+        assert expected in done.stdout
+
+
 def test_it_leaves_nothing_behind(environment: dict[str, str], tmp_path: Path) -> None:
     subprocess.run(COMMAND, env=environment, capture_output=True, timeout=120, check=True)
     assert list(tmp_path.iterdir()) == []

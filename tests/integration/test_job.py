@@ -56,6 +56,7 @@ class TestSummary:
             "rejected": 0,
             "pruned": 0,
             "kept": 0,
+            "withheld": 0,
             "failed_by": {"unregistered": 1, "service_unavailable": 1},
             "skipped_by": {"quiet_hours": 1, "other": 1, "no_results": 1},
             "ms": 0,

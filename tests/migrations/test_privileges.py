@@ -60,7 +60,7 @@ def outcome(key: str, parent: UUID = PARENT) -> Outcome:
 
 
 def stale(token: str) -> StaleToken:
-    return StaleToken(token, NOW, "unregistered")
+    return StaleToken(token, NOW, "unregistered", "fcm")
 
 
 @pytest.fixture

@@ -16,11 +16,13 @@ LAYERS: list[set[str]] = [
     {"config", "events", "answers"},
     {"logs", "rules"},
     {"classify", "db", "access", "trust"},
-    {"store", "migrate", "claims", "preflight", "enqueue", "fcm", "apns", "history"},
+    {"brake", "store", "migrate", "claims", "preflight", "enqueue", "fcm", "apns", "history"},
+    {"dryrun"},
+    {"hygiene"},
     {"jobs"},
     {"committers"},
-    {"drain"},
-    {"sandbox", "sample"},
+    {"drain", "cron"},
+    {"sandbox", "sample", "sweep"},
     {"demo"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -434,11 +434,11 @@ def test_every_result_that_was_not_accepted_is_a_failure() -> None:
 
 
 def test_a_dead_token_is_stale_if_registered_before_the_event() -> None:
-    assert fold(_event(_dead("a"))).stale == (StaleToken("a", SENT, "unregistered"),)
+    assert fold(_event(_dead("a"))).stale == (StaleToken("a", SENT, "unregistered", "fcm"),)
 
 
 def test_a_dead_token_is_stale_if_registered_before_its_own_send() -> None:
-    assert fold(_event(_dead("a", at=LATER))).stale == (StaleToken("a", LATER, "unregistered"),)
+    assert fold(_event(_dead("a", at=LATER))).stale == (StaleToken("a", LATER, "unregistered", "fcm"),)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_apns_time_of_death_and_the_send_bound_the_registration_together(
 ) -> None:
     answer = SendResult(token="a", http_status=410, body=_unregistered_at(dead_since))
 
-    assert fold(_event(answer, channel="apns")).stale == (StaleToken("a", before, "unregistered"),)
+    assert fold(_event(answer, channel="apns")).stale == (StaleToken("a", before, "unregistered", "apns"),)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""The brake's arithmetic, on a real Valkey: what counts, for how long, for whom; and a server gone silent."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis import Redis
+
+from worker import brake
+from worker.classify import Outcome, fold
+from worker.events import Channel, decode
+
+Logged = Callable[[], list[dict[str, Any]]]
+
+ALIVE = (200, None)
+DEAD: dict[str, tuple[int, Any]] = {
+    "fcm": (404, {"error": {"details": [{"errorCode": "UNREGISTERED"}]}}),
+    "apns": (410, {"reason": "Unregistered"}),
+}
+
+
+def outcome(results: Sequence[tuple[int | None, Any]], channel: Channel = "fcm") -> Outcome:
+    some_id = str(UUID(int=1))
+    payload = {
+        "peer_mentor_id": some_id,
+        "chapter_id": some_id,
+        "scenario_rule_id": some_id,
+        "idempotency_key": "key",
+        "delivery_channel": channel,
+        "attempted_at": "2026-11-16T06:00:00Z",
+        "results": [
+            {"token": f"token-{number}", "http_status": status, "body": body}
+            for number, (status, body) in enumerate(results)
+        ],
+    }
+    return fold(decode(payload))
+
+
+def some(alive: int = 0, dead: int = 0, channel: Channel = "fcm") -> list[Outcome]:
+    return [outcome([ALIVE] * alive + [DEAD[channel]] * dead, channel)]
+
+
+def held(redis: Redis | None, outcomes: list[Outcome], source: brake.Source = "sends") -> frozenset[Channel]:
+    return brake.held(redis, *brake.tally(outcomes), source)
+
+
+def put(redis: Redis, name: str, number: int, minutes_ago: int = 0) -> None:
+    """Answers as other workers counted them."""
+    minute = redis.time()[0] // 60 - minutes_ago
+    redis.hset(brake.key("sends"), f"{minute}:{name}", str(number))
+
+
+@pytest.mark.parametrize(
+    ("alive", "dead", "on"),
+    [
+        (0, 49, False),
+        (0, 50, True),
+        (24, 25, False),
+        (24, 26, True),
+        (25, 25, False),
+        (500, 501, True),
+        (501, 500, False),
+        (0, 0, False),
+    ],
+)
+def test_more_than_half_of_fifty(redis: Redis, alive: int, dead: int, on: bool) -> None:
+    assert held(redis, some(alive, dead)) == ({"fcm"} if on else set())
+
+
+def test_answers_add_up_over_turns_and_workers(redis: Redis, valkey_url: str) -> None:
+    other = Redis.from_url(valkey_url)
+    channels = [held(connection, some(dead=25)) for connection in (redis, other, redis)]
+    other.close()
+    assert channels == [set(), {"fcm"}, {"fcm"}]
+
+
+def test_accepted_pushes_of_turns_without_a_death_notice_count(redis: Redis) -> None:
+    assert held(redis, some(alive=100)) == set()
+    assert held(redis, some(dead=60)) == set()
+
+
+@pytest.mark.parametrize("channel", ["fcm", "apns"])
+def test_each_channel_has_its_own(redis: Redis, channel: Channel) -> None:
+    other: Channel = "apns" if channel == "fcm" else "fcm"
+    assert held(redis, [*some(dead=50, channel=channel), *some(dead=1, channel=other)]) == {channel}
+
+
+def test_the_sweep_has_its_own_credentials_and_so_its_own_count(redis: Redis) -> None:
+    held(redis, some(alive=1000))
+    assert held(redis, some(dead=50), "sweep") == {"fcm"}
+    assert held(redis, some(dead=50)) == set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, None),
+        (None, None),
+        (429, None),
+        (403, {"error": {"details": [{"errorCode": "SENDER_ID_MISMATCH"}]}}),
+        (400, None),
+    ],
+)
+def test_answers_that_say_nothing_of_the_token_neither_count_nor_outvote(
+    redis: Redis, answer: tuple[int | None, Any]
+) -> None:
+    silent = outcome([answer] * 1000)
+    assert held(redis, [silent, *some(dead=49)]) == set()
+    assert held(redis, [silent, *some(dead=1)]) == {"fcm"}
+
+
+@pytest.mark.parametrize(("minutes_ago", "on"), [(0, True), (8, True), (10, False), (600, False)])
+def test_only_the_last_ten_minutes_count(redis: Redis, minutes_ago: int, on: bool) -> None:
+    put(redis, "fcm:dead", 100, minutes_ago)
+    assert held(redis, some(dead=1)) == ({"fcm"} if on else set())
+
+
+def test_what_is_past_is_not_kept_in_redis(redis: Redis) -> None:
+    put(redis, "fcm:dead", 100, 11)
+    held(redis, some(alive=1))
+    assert redis.hlen(brake.key("sends")) == 1
+    assert 0 < redis.ttl(brake.key("sends")) <= 600
+
+
+def test_a_turn_costs_one_round_trip_and_one_without_answers_none(redis: Redis) -> None:
+    held(redis, some(alive=1))  # loads the script
+    redis.config_resetstat()
+    held(redis, some(alive=3, dead=3))
+    held(redis, [outcome([(503, None)]), outcome([])])
+    calls = {name: stats["calls"] for name, stats in redis.info("commandstats").items()}
+    assert calls["cmdstat_evalsha"] == 1
+    assert not calls.keys() & {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"}
+
+
+def test_outside_rq_there_is_no_brake() -> None:
+    assert held(None, some(dead=100)) == set()
+
+
+def test_the_line_says_what_it_saw(redis: Redis, logged: Logged) -> None:
+    held(redis, some(alive=5, dead=60))
+    (line,) = logged()
+    assert (line["event"], line["level"], line["channel"]) == ("brake_on", "error", "fcm")
+    assert (line["dead"], line["answers"], line["minutes"]) == (60, 65, 10)
+
+
+class TestRedisAway:
+    @pytest.fixture
+    def nobody(self) -> Iterator[Redis]:
+        """A client of a server that is gone."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        client = brake.impatient(Redis(port=port))
+        yield client
+        client.close()
+
+    def test_tokens_are_kept_and_that_is_said(self, nobody: Redis, logged: Logged) -> None:
+        assert held(nobody, some(alive=100, dead=1)) == {"fcm"}
+        assert [(line["event"], line["channels"]) for line in logged()] == [("brake_blind", ["fcm"])]
+
+    def test_without_a_death_notice_there_is_nothing_to_keep_or_say(
+        self, nobody: Redis, logged: Logged
+    ) -> None:
+        assert not held(nobody, some(alive=100))
+        assert logged() == []
+
+    def test_a_server_that_does_not_answer_costs_a_second(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            client = brake.impatient(Redis(port=silent.getsockname()[1]))
+            started = time.monotonic()
+            assert held(client, some(dead=1)) == {"fcm"}
+            assert time.monotonic() - started < 3
+            client.close()
+
+    def test_a_key_of_another_type_keeps_the_tokens(self, redis: Redis) -> None:
+        redis.set(brake.key("sends"), "not a hash")
+        assert held(redis, some(dead=1)) == {"fcm"}

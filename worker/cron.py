@@ -1,0 +1,18 @@
+"""What runs by the clock, for RQ's own scheduler: `rq cron worker.cron`.
+
+One such process is enough. It enqueues; the workers do the work.
+"""
+
+from rq import cron
+
+from worker.jobs import sweep_tokens
+
+cron.register(
+    sweep_tokens,
+    queue_name="notiflog",
+    cron="* * * * *",  # some seconds of the table a minute, so that no outcome waits long behind it
+    job_timeout=900,  # FCM may be slow
+    result_ttl=0,
+    ttl=60,  # a minute later there is the next one
+    failure_ttl=86_400,
+)
