@@ -6,7 +6,6 @@ claimed, and finishes them together. RQ's own code does everything rare: failure
 suspension, maintenance.
 """
 
-import base64
 import gc
 import math
 import time
@@ -24,42 +23,29 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from worker import db, logs, preflight
-from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Done, Turn
+from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
 from worker.committers import CONNECTIONS, Committers, GivenUp
-from worker.events import InvalidEvent
-from worker.jobs import Batch, RejectedEvents, Report, judge
+from worker.jobs import Report
 from worker.trust import (
     PlainJsonSerializer,
     PlainSerializer,
     TrustedJob,
     TrustedQueue,
     UntrustedJob,
-    read_call,
-    unreadable_field,
     why_unreadable,
 )
+from worker.turns import Rest, run
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
 _GC_THRESHOLD = 200_000
 
 
-class _Rare(NamedTuple):
-    """The jobs of a written turn that are not finished yet, for RQ's own code."""
-
-    failed: list[tuple[Claimed, Exception]]
-    unreadable: list[tuple[Claimed, str]]
-    #: Not `record_outcomes`.
-    ordinary: list[Claimed]
-    #: Recorded, and others wait for them.
-    awaited: list[tuple[Claimed, Report]]
-
-
 class _InFlight(NamedTuple):
     """A turn that is being judged and written."""
 
     jobs: list[Claimed]
-    rest: "Future[_Rare]"
+    rest: "Future[Rest]"
 
 
 class DrainWorker(SimpleWorker):  # type: ignore[misc]
@@ -240,44 +226,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self._settle(len(self._in_flight) - CONNECTIONS)
 
     def _start(self, jobs: list[Claimed]) -> None:
-        self._in_flight.append(_InFlight(jobs, self._committers.submit(self._run, jobs)))
+        rest = self._committers.submit(
+            run, jobs, self._committers, self._claims, self.serializer, self.default_result_ttl
+        )
+        self._in_flight.append(_InFlight(jobs, rest))
         self._claimed = []
-
-    def _run(self, jobs: list[Claimed]) -> _Rare:
-        """Judge a turn's events, write them, and finish the jobs. In a committer's thread."""
-        started_at = time.time()
-        rest = _Rare([], [], [], [])
-        recorded: list[Claimed] = []
-        batches: list[Batch] = []
-        for claimed in jobs:
-            if problem := unreadable_field(claimed.fields):
-                rest.unreadable.append((claimed, problem))
-                continue
-            try:
-                if arguments := read_call(claimed.fields[b"data"]):
-                    batches.append(judge(*arguments))
-                    recorded.append(claimed)
-                else:
-                    rest.ordinary.append(claimed)
-            except (UntrustedJob, InvalidEvent) as error:
-                rest.failed.append((claimed, error))
-            except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
-                problem = f"the job's data cannot be judged: {type(error).__name__}"
-                rest.failed.append((claimed, UntrustedJob(problem)))
-        reports = self._committers.write(batches) if batches else []
-        done = []
-        for claimed, report in zip(recorded, reports, strict=True):
-            if report.rejected:
-                rest.failed.append((claimed, RejectedEvents(report.rejected, report.summary["events"])))
-            else:
-                ttl = int(claimed.fields.get(b"result_ttl") or self.default_result_ttl)
-                result = base64.b64encode(self.serializer.dumps(report.summary)).decode() if ttl else ""
-                done.append(Done(claimed, ttl, result))
-        awaited = self._claims.finish(done, started_at, time.time() - started_at) if done else set()
-        if awaited:
-            pairs = zip(recorded, reports, strict=True)
-            rest.awaited.extend(pair for pair in pairs if pair[0].job_id in awaited)
-        return rest
 
     def _settle(self, turns: float = math.inf, patience: float | None = None) -> None:
         """Conclude the oldest `turns` in flight once they are written, and any that already are."""

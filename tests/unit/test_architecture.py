@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"hygiene"},
     {"jobs"},
     {"committers"},
+    {"turns"},
     {"drain", "cron"},
     {"sandbox", "sample", "sweep"},
     {"demo"},
