@@ -61,7 +61,7 @@ class Bench:
             """,
             [self.started],
         ).fetchone() or (0, 1.0)
-        return float(rows / seconds)
+        return float(rows / seconds) if seconds else 0.0  # all in one transaction: nothing to measure
 
     def begin(self) -> None:
         """Forget what was measured before."""
