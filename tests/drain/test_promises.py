@@ -273,17 +273,18 @@ def test_a_suspended_worker_waits_for_the_resume(
 
 
 def test_a_worker_suspended_at_work_finishes_its_turns_first(
-    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+    redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
 ) -> None:
-    enqueue_many(queue, app, 2000)
-    start("--name", "worker-1")
-    until(lambda: rows(connection) > 0)
-    suspend(redis)
+    enqueue_many(queue, app, 4000)
+    with log_table_locked(database):
+        start("--name", "worker-1")
+        until(lambda: waiting_writers(connection) > 0)
+        suspend(redis)
     until(lambda: redis.hget("rq:worker:worker-1", "state") == b"suspended")
     waiting = queue.count
-    assert (waiting > 0, redis.zcard(STARTED), rows(connection)) == (True, 0, 2000 - waiting)
+    assert (waiting > 0, redis.zcard(STARTED), rows(connection)) == (True, 0, 4000 - waiting)
     resume(redis)
-    until(lambda: rows(connection) == 2000)
+    until(lambda: rows(connection) == 4000)
 
 
 def test_a_suspended_burst_worker_ends(redis: Redis, queue: Queue, app: sample.App, drain: Drain) -> None:
