@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rq import Queue, Repeat, Retry
 from rq.group import Group
 from rq.rate_limit import RateLimit
 from rq.suspension import resume, suspend
+from rq.utils import as_text
 
 from tests import make
 from tests.drain.conftest import (
@@ -44,6 +46,8 @@ from tests.drain.conftest import (
     waiting_writers,
 )
 from worker import sample, sandbox
+from worker.claims import TURN_JOBS
+from worker.committers import CONNECTIONS
 from worker.drain import DrainWorker
 
 Logged = Callable[[], list[dict[str, Any]]]
@@ -176,13 +180,21 @@ def test_an_idle_worker_ends_at_once(redis: Redis, start: Start, how: signal.Sig
     assert time.monotonic() - begun < 3
 
 
+def worker_name(redis: Redis) -> str:
+    """The name of the one worker there is."""
+    (key,) = redis.smembers("rq:workers")
+    return str(as_text(key)).removeprefix("rq:worker:")
+
+
 def test_a_warm_shutdown_loses_nothing(
-    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+    redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
 ) -> None:
     jobs = enqueue_many(queue, app, 3000)
-    worker = start()
-    until(lambda: rows(connection) > 0)
-    worker.send(signal.SIGTERM)
+    with log_table_locked(database):
+        worker = start()
+        until(lambda: waiting_writers(connection) > 0)
+        worker.send(signal.SIGTERM)
+        until(lambda: redis.hexists(f"rq:worker:{worker_name(redis)}", "shutdown_requested_date"))
     assert worker.wait() == 0
     assert 0 < queue.count < 3000, "the signal came before or after the work"
     assert (redis.zcard(STARTED), redis.llen(INTERMEDIATE), redis.zcard(LEASES)) == (0, 0, 0)
@@ -304,19 +316,20 @@ def test_a_shutdown_command_ends_the_worker(redis: Redis, start: Start) -> None:
 
 
 def test_a_pool_of_workers_shares_the_queue(
-    redis: Redis, queue: Queue, app: sample.App, environment: dict[str, str], connection: psycopg.Connection
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    database: str,
+    environment: dict[str, str],
+    connection: psycopg.Connection,
 ) -> None:
-    jobs = enqueue_many(queue, app, 1500)
-    ran = rq(
-        environment,
-        "worker-pool",
-        "notiflog",
-        "--num-workers",
-        "2",
-        "--burst",
-        "--url",
-        environment["REDIS_URL"],
-    )
+    jobs = enqueue_many(queue, app, 5000)
+    options = ("--num-workers", "2", "--burst", "--url", environment["REDIS_URL"])
+    with ThreadPoolExecutor(1) as thread:
+        with log_table_locked(database):
+            running = thread.submit(rq, environment, "worker-pool", "notiflog", *options)
+            until(lambda: redis.zcard(STARTED) > (CONNECTIONS + 1) * TURN_JOBS)  # more than one can hold
+        ran = running.result()
     assert ran.returncode == 0, ran.stderr
     assert (rows(connection), redis.zcard(FINISHED), queue.count) == (len(jobs), len(jobs), 0)
     workers = {redis.hget(job.key, "worker_name") for job in jobs}
