@@ -1,9 +1,8 @@
 """An RQ worker that drains its queue in turns: `RQ_WORKER_CLASS=worker.drain.DrainWorker rq worker notiflog`.
 
-A stock worker forks for every job and asks Redis some 27 things about it. This one claims up to 256 waiting
-jobs at once, judges their events, commits them together on one of two connections while the next turn is
-claimed, and finishes them together. RQ's own code does everything rare: failures, retries, dependents,
-suspension, maintenance.
+A stock worker forks for every job and asks Redis some 27 things about it. This one claims up to 512 waiting
+jobs at once and hands them to a committer, which judges, writes and finishes them together while the next
+turn is claimed. RQ's own code does everything rare: failures, retries, dependents, suspension, maintenance.
 """
 
 import gc
@@ -151,7 +150,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self.queues[0].release_maintenance_lock()
             self.last_cleaned_at = now()
 
-    # --- the loop: claim, judge, hand to a committer, finish ---------------------------------------------
+    # --- the loop: claim, hand to a committer, conclude ---------------------------------------------------
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
