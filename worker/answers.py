@@ -6,9 +6,10 @@ code that a reporter kept instead of the body, or anything else.
 
 import re
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 #: What the body is: nothing at all; an HTML page; other text; an object; else (array, number, junk).
 Shape = Literal["empty", "html", "text", "object", "odd"]
@@ -33,7 +34,7 @@ _NOT_FOUND = frozenset({"", "requested entity was not found", "not found", "not_
 _MESSAGE_NAME = re.compile(r"projects/[^/\s]+/messages/[^/\s]+")
 
 
-class FcmAnswer(NamedTuple):
+class FcmAnswer(Struct, frozen=True, gc=False):
     """What an FCM HTTP v1 answer says."""
 
     status: int | None
@@ -52,7 +53,7 @@ class FcmAnswer(NamedTuple):
     bare: bool = False
 
 
-class ApnsAnswer(NamedTuple):
+class ApnsAnswer(Struct, frozen=True, gc=False):
     """What an APNs answer says."""
 
     status: int | None

@@ -4,8 +4,10 @@ Each step is one server-side script (`lua/`), so a job is always in exactly one 
 registry under some worker's name, or finished.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,7 +35,7 @@ REDIS_PATIENCE = 60.0
 
 #: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
 TURN_JOBS = 512
-TURN_BYTES = 192 << 10
+TURN_BYTES = 524288
 #: No job of ours stores more; a hash with more is not worth the memory.
 LARGEST_JOB = 16 << 20
 
@@ -58,7 +60,7 @@ class Turn(NamedTuple):
     jobs: list[Claimed]
     #: How many jobs left the queue: also those that were gone or set aside.
     taken: int
-    #: The front of the queue needs RQ's ordinary path.
+    #: Its one job needs RQ's ordinary path.
     ordinary: bool
 
     @property
@@ -151,10 +153,6 @@ class Claims:
         """Set one of this worker's jobs aside, its hash untouched."""
         self._give_back(self._quarantine, "", 0, [job.member])
 
-    def hand_over(self, job: Claimed) -> None:
-        """Put one of this worker's jobs where RQ's dequeuing leaves a job, for RQ's own code to run."""
-        self._give_back(self._queue.intermediate_queue_key, "queued", 0, [job.member])
-
     def beat(self, members: Sequence[str]) -> None:
         """Say that this worker is alive, and that it still has these jobs."""
 
@@ -172,6 +170,23 @@ class Claims:
                 pipeline.execute()
 
         self._patiently(beat)
+
+    @contextmanager
+    def kept(self, members: Sequence[str]) -> Iterator[None]:
+        """Keep saying so while the block runs."""
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(LOOK_AROUND):
+                self.beat(members)
+
+        keeper = threading.Thread(target=keep, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
 
     def recover(self, members: Iterable[str]) -> tuple[int, int]:
         """Take back the jobs of draining workers that went silent, and own ones that are not in `members`.

@@ -5,8 +5,10 @@ Pure: answers in, verdicts and outcomes out.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct
 
 from worker.answers import read_apns, read_fcm
 from worker.events import Channel, Event
@@ -24,7 +26,7 @@ from worker.rules import (
 Status = Literal["delivered", "failed", "skipped"]
 
 
-class Verdict(NamedTuple):
+class Verdict(Struct, frozen=True, gc=False):
     """The judgement of one send result."""
 
     reason: str
@@ -38,7 +40,7 @@ class Verdict(NamedTuple):
         return self.evidence in (PROVEN_DEAD, PRESUMED_DEAD)
 
 
-class StaleToken(NamedTuple):
+class StaleToken(Struct, frozen=True, gc=False):
     """A token to delete where it was registered before `before`."""
 
     token: str
@@ -48,7 +50,7 @@ class StaleToken(NamedTuple):
     channel: Channel
 
 
-class Failure(NamedTuple):
+class Failure(Struct, frozen=True, gc=False):
     """A send result that was not accepted, for the log."""
 
     token: str
@@ -57,7 +59,7 @@ class Failure(NamedTuple):
     verdict: Verdict
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one prompt: the row to write, and the tokens found dead on the way."""
 
     peer_mentor_id: UUID

@@ -33,11 +33,19 @@ from worker.trust import (
     UntrustedJob,
     why_unreadable,
 )
-from worker.turns import Rest, run
+from worker.turns import Rest, fault, run
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
 _GC_THRESHOLD = 200_000
+
+
+class Ordinary(NamedTuple):
+    """A claimed job for RQ's ordinary path."""
+
+    claimed: Claimed
+    job: Job
+    execution: Execution
 
 
 class _InFlight(NamedTuple):
@@ -154,7 +162,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
-    ) -> "tuple[Turn | Job, Any] | None":
+    ) -> "tuple[Turn | Ordinary, Any] | None":
         """The next turn, or a single job for RQ's ordinary path, or None to end.
 
         `timeout`: None in burst mode. `max_idle_time`: seconds without a job after which to end.
@@ -164,23 +172,22 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         while not self._stop_requested:
             # While busy, a signal asks for a stop; otherwise it would raise out of whatever runs.
             self._state = WorkerStatus.BUSY
+            self._look_around()
+            if self._ordinary:
+                if ordinary := self._take_ordinary():
+                    return ordinary, queue
+                continue
             most = TURN_JOBS if self._max_jobs is None else self._max_jobs - self._taken
             if most <= 0:
                 break
-            self._look_around()
-            if self._ordinary:
-                return self._take_ordinary(), queue
             turn = self._claims.claim(most)
+            self._taken += len(turn.jobs)
+            if turn.ordinary:
+                self._ordinary = turn.jobs
+                continue
             if turn.jobs:
-                self._taken += len(turn.jobs)
                 self._claimed = turn.jobs
                 return turn, queue
-            if turn.ordinary:
-                self._settle()
-                if found := self._dequeue_one():
-                    self._taken += 1
-                    return found
-                continue
             if turn.taken:
                 continue
             if self._in_flight:
@@ -198,24 +205,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._ended_well = True
         return None
 
-    def _dequeue_one(self) -> tuple[Job, Any] | None:
-        """Take one job as RQ does, but stay busy: a signal in between would leave it in neither place."""
-        found: tuple[Job, Any] | None = self.queue_class.dequeue_any(
-            self.queues,
-            None,
-            connection=self.connection,
-            job_class=self.job_class,
-            serializer=self.serializer,
-            death_penalty_class=self.death_penalty_class,
-        )
-        if found:
-            found[0].redis_server_version = self.get_redis_server_version()
-        return found
-
-    def execute_job(self, job: "Turn | Job", queue: Any) -> None:
+    def execute_job(self, job: "Turn | Ordinary", queue: Any) -> None:
         """Start a turn in one of the committers; or run a single job as RQ does."""
-        if isinstance(job, Job):
-            super().execute_job(job, queue)
+        if isinstance(job, Ordinary):
+            with self._claims.kept([job.claimed.member]):
+                self.perform_job(job.job, queue, job.execution)
+            self._ordinary.pop(0)
         elif job.suspect:
             self._settle()  # it shall not take others along
             self._start(job.jobs)
@@ -273,16 +268,17 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             for job in turn.jobs:
                 self._start([job])
         else:
-            self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {type(error).__name__}"))
+            self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {fault(error)}"))
             self._in_flight.popleft()
 
-    def _take_ordinary(self) -> Job:
-        """Hand the next job that is no record of outcomes over to RQ's code."""
-        self._settle()  # RQ's code does not keep the lease while it runs a job
+    def _take_ordinary(self) -> Ordinary | None:
+        """The next job that is no record of outcomes, once nothing else is in flight."""
+        self._settle()
         claimed = self._ordinary[0]
-        self._claims.hand_over(claimed)
+        if found := self._job(claimed):
+            return Ordinary(claimed, *found)
         self._ordinary.pop(0)
-        return self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
+        return None
 
     # --- the rare, through RQ's own code -----------------------------------------------------------------
 

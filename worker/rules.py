@@ -49,13 +49,19 @@ _SUBSCRIPTION_ENDED = re.compile(
 
 
 def _fcm_says(code: str) -> Callable[[FcmAnswer], bool]:
-    return lambda a: a.codes == {code}
+    codes = frozenset((code,))
+    return lambda a: a.codes == codes
+
+
+_fcm_unregistered = _fcm_says("UNREGISTERED")
+_fcm_invalid_argument = _fcm_says("INVALID_ARGUMENT")
 
 
 def _fcm_apns(reason: str) -> Callable[[FcmAnswer], bool]:
     # FCM's bridge hands on APNs' own 410; a credential error beside it would make it doubtful.
+    apns = frozenset(((410, reason),))
     return lambda a: (
-        a.apns == {(410, reason)}
+        a.apns == apns
         and a.codes <= {"UNREGISTERED", "INVALID_ARGUMENT", "INTERNAL", "UNAVAILABLE"}
         and a.status not in (401, 403)
     )
@@ -67,7 +73,7 @@ def _fcm_names_message(a: FcmAnswer) -> bool:
 
 
 def _fcm_contradicts_itself(a: FcmAnswer) -> bool:
-    return len(a.codes) > 1 or len(a.apns) > 1 or a.codes == {"UNREGISTERED"}
+    return len(a.codes) > 1 or len(a.apns) > 1 or _fcm_unregistered(a)
 
 
 def _fcm_blames_token(a: FcmAnswer) -> bool:
@@ -88,7 +94,7 @@ FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
         "unregistered",
         PROVEN_DEAD,
         lambda a: (
-            _fcm_says("UNREGISTERED")(a)
+            _fcm_unregistered(a)
             and a.status not in (401, 403)
             and all(status in (400, 410) for status, _ in a.apns)
             and len(a.apns) <= 1
@@ -113,12 +119,12 @@ FCM_RULES: tuple[Rule[FcmAnswer], ...] = (
     Rule(
         "invalid_token",
         UNPROVEN,
-        lambda a: (_fcm_says("INVALID_ARGUMENT")(a) or a.status == 400) and _fcm_blames_token(a),
+        lambda a: (_fcm_invalid_argument(a) or a.status == 400) and _fcm_blames_token(a),
     ),
     Rule(
         "invalid_argument",
         UNPROVEN,
-        lambda a: _fcm_says("INVALID_ARGUMENT")(a) or a.rpc == "INVALID_ARGUMENT",
+        lambda a: _fcm_invalid_argument(a) or a.rpc == "INVALID_ARGUMENT",
     ),
     # From here on FCM named no code it documents: judge by HTTP status.
     Rule("rate_limited", TRANSIENT, lambda a: a.status == 429),

@@ -5,7 +5,7 @@ Two writers never deadlock here: keys are inserted in sorted order, and all keys
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -166,11 +166,23 @@ def _finish(
     return Recorded(inserted, known, refused, *_prune(connection, settings, stale))
 
 
+def columns(rows: Sequence[Outcome]) -> list[list[Any]]:
+    """The parameters of INSERT_OUTCOMES."""
+    return [
+        [row.peer_mentor_id for row in rows],
+        [row.chapter_id for row in rows],
+        [row.scenario_rule_id for row in rows],
+        [row.delivered_at for row in rows],
+        [row.delivery_channel for row in rows],
+        [row.idempotency_key for row in rows],
+        [row.status for row in rows],
+    ]
+
+
 def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
     if not rows:
         return frozenset()
-    columns = [list(column) for column in list(zip(*rows, strict=True))[:7]]
-    return frozenset(key for (key,) in connection.execute(INSERT_OUTCOMES, columns))
+    return frozenset(key for (key,) in connection.execute(INSERT_OUTCOMES, columns(rows)))
 
 
 def _insert_isolating(

@@ -2,7 +2,9 @@
 
 import base64
 import time
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker.claims import Claimed, Claims, Done
@@ -70,6 +72,12 @@ def _judge(jobs: Sequence[Claimed], rest: Rest) -> list[tuple[Claimed, Batch]]:
         except (UntrustedJob, InvalidEvent) as error:
             rest.failed.append((claimed, error))
         except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
-            problem = f"the job's data cannot be judged: {type(error).__name__}"
+            problem = f"the job's data cannot be judged: {fault(error)}"
             rest.failed.append((claimed, UntrustedJob(problem)))
     return judged
+
+
+def fault(error: BaseException) -> str:
+    """What an unforeseen error is and where it came from, without its text, which may quote data."""
+    (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"

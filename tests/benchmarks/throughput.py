@@ -110,7 +110,7 @@ def raw(bench: Bench, rows: int = RAW_ROWS) -> float:
     batches = []
     for start in range(0, rows, 500):
         part = sorted(outcomes[start : start + 500], key=lambda outcome: outcome.idempotency_key)
-        batches.append([list(column) for column in list(zip(*part, strict=True))[:7]])
+        batches.append(store.columns(part))
     bench.begin()
     for batch in batches:
         bench.database.execute(store.INSERT_OUTCOMES, batch)

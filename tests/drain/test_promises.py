@@ -45,7 +45,7 @@ from tests.drain.conftest import (
     until,
     waiting_writers,
 )
-from worker import sample, sandbox
+from worker import sample, sandbox, store
 from worker.claims import TURN_JOBS
 from worker.committers import CONNECTIONS
 from worker.drain import DrainWorker
@@ -107,6 +107,24 @@ def test_bad_jobs_fail_alone_with_their_own_message(
     drain()
     assert [failure(job)[:30] for job in failed] == [message[:30] for message in bad]
     assert (statuses(good), rows(connection)) == (["finished"] * 100, 101)
+
+
+def test_a_job_that_cannot_be_written_fails_alone_and_says_where(
+    queue: Queue, app: sample.App, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write
+
+    def broken(*args: Any) -> store.Recorded:
+        if any(outcome.idempotency_key == "key-1" for outcome in args[2]):
+            raise TypeError("about token-1")
+        return write(*args)
+
+    monkeypatch.setattr(store, "write", broken)
+    jobs = enqueue_many(queue, app, 3)
+    drain()
+    assert statuses(jobs) == ["finished", "failed", "finished"]
+    problem = r".*the job cannot be written: TypeError in test_promises\.py, line \d+"
+    assert re.fullmatch(problem, failure(jobs[1]))
 
 
 @pytest.mark.parametrize("events", [[{}], "events"], ids=["rejected", "no list"])

@@ -9,7 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 from redis import Redis
-from rq import Queue, Retry
+from rq import Queue, RateLimit, Repeat, Retry
+from rq.group import Group
+from rq.job import Job
 
 from tests import make
 from tests.drain.conftest import (
@@ -62,6 +64,42 @@ def test_jobs_of_a_killed_worker_run_on_another_within_30_seconds(
     assert time.monotonic() - killed < 30
     until(lambda: statuses(jobs) == ["finished"] * 600)
     assert redis.zcard(STARTED) == 0
+
+
+def grouped(queue: Queue, events: list[Any]) -> Job:
+    (job,) = Group.create(queue.connection).enqueue_many(queue, [Queue.prepare_data(JOB, args=(events,))])
+    return job
+
+
+#: Ways to enqueue a job that takes RQ's ordinary path.
+ORDINARY: dict[str, Callable[[Queue, list[Any]], Job]] = {
+    "of a group": grouped,
+    "to repeat": lambda queue, events: queue.enqueue(JOB, events, repeat=Repeat(times=1)),
+    "with a rate limit": lambda queue, events: queue.enqueue(JOB, events, rate_limit=RateLimit("limit", 1)),
+    "that depended on another": lambda queue, events: queue.enqueue(JOB, events, depends_on=["gone"]),
+}
+
+
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_so_do_jobs_of_the_ordinary_path(
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    database: str,
+    start: Start,
+    connection: psycopg.Connection,
+    kind: str,
+) -> None:
+    job = ORDINARY[kind](queue, [make.event(app)])
+    with log_table_locked(database):
+        victim = start(**INSIDE, TEST_LEASE="3")
+        until(lambda: waiting_writers(connection))
+        start(**INSIDE, TEST_LEASE="3")
+        victim.send(signal.SIGKILL)
+        victim.wait()
+        end_waiting(connection)
+    until(lambda: statuses([job]) == ["finished"])
+    assert (rows(connection), redis.zcard(STARTED)) == (1, 0)
 
 
 @pytest.fixture
@@ -119,6 +157,7 @@ def test_what_was_committed_before_the_kill_is_not_written_twice(
     assert (rows(connection), duplicates) == (5, 5)
 
 
+@pytest.mark.parametrize("path", ["turn", "ordinary"])
 def test_a_slow_workers_jobs_are_not_taken_over(
     redis: Redis,
     queue: Queue,
@@ -126,18 +165,20 @@ def test_a_slow_workers_jobs_are_not_taken_over(
     database: str,
     start: Start,
     connection: psycopg.Connection,
+    path: str,
 ) -> None:
-    jobs = enqueue_many(queue, app, 3)
+    jobs = enqueue_many(queue, app, 3) if path == "turn" else [grouped(queue, [make.event(app)])]
     with log_table_locked(database):
         slow = start("--burst", "--name", "slow", **INSIDE, TEST_LEASE="3")
         until(lambda: waiting_writers(connection))
         healthy = start("--name", "healthy", **INSIDE, TEST_LEASE="3")
         time.sleep(4.5)  # longer than a lease
-        assert redis.zcard(STARTED) == 3
+        assert redis.zcard(STARTED) == len(jobs)
     assert slow.wait() == 0
     assert (slow.logged("jobs_taken_over"), healthy.logged("jobs_taken_over")) == ([], [])
     assert {redis.hget(job.key, "worker_name") for job in jobs} == {b"slow"}
-    assert (redis.hget("rq:worker:slow", "successful_job_count"), statuses(jobs)) == (b"3", ["finished"] * 3)
+    assert redis.hget("rq:worker:slow", "successful_job_count") == b"%d" % len(jobs)
+    assert statuses(jobs) == ["finished"] * len(jobs)
 
 
 @pytest.mark.parametrize("kind", ["good", "bad", "with a dependent"])

@@ -55,7 +55,7 @@ def outcome(key: str, parent: UUID = PARENT) -> Outcome:
         "idempotency_key": key,
         "status": "delivered",
     }
-    not_stored: dict[str, Any] = dict.fromkeys(Outcome._fields)
+    not_stored: dict[str, Any] = dict.fromkeys(Outcome.__struct_fields__)
     return Outcome(**{**not_stored, **row})
 
 

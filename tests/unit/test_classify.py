@@ -57,7 +57,11 @@ CASES = _read_cases()
 def test_case(case: Case) -> None:
     verdict = classify(case.channel, case.status, case.body)
 
-    assert verdict == (case.reason, case.evidence, case.dead_since)
+    assert (verdict.reason, verdict.evidence, verdict.dead_since) == (
+        case.reason,
+        case.evidence,
+        case.dead_since,
+    )
 
 
 def test_every_case_proves_a_rule_of_its_own() -> None:

@@ -6,8 +6,8 @@
 --       7 most bytes of job data  8 most bytes of one job's data  9 lease, seconds  10 worker TTL, seconds
 --
 -- Returns {taken, claimed, ordinary, quarantined}: taken = how many left the queue; claimed = {job id,
--- execution id, hash as a flat list} each; ordinary = 1 when the job now at the front needs RQ's ordinary
--- path and nothing was claimed before it; quarantined = ids set aside.
+-- execution id, hash as a flat list} each; ordinary = 1 when the one claimed job needs RQ's ordinary path;
+-- quarantined = ids set aside.
 
 local queue, started, worker, executions, leases, quarantine = unpack(KEYS)
 local prefix, name, holder, turn, now_text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -18,7 +18,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('ZADD', leases, now + ARGV[9], holder)
 
 local claimed, quarantined, scores, members = {}, {}, {}, {}
-local taken, bytes, ordinary, longest, alone = 0, 0, 0, 0, false
+local taken, bytes, ordinary, longest, alone = 0, 0, false, 0, false
 for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   local key = prefix .. ':job:' .. id
   local size = redis.pcall('HSTRLEN', key, 'data')
@@ -29,13 +29,14 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     local fields = redis.call('HMGET', key, 'timeout', 'recoveries', 'repeats_left', 'rate_limit_key', 'group_id',
       'dependency_id')
     -- What RQ does around such jobs is rare and intricate: leave them to its own code.
+    local rare = false
     for at = 3, 6 do
-      if fields[at] and fields[at] ~= '' then ordinary = 1 end
+      rare = rare or fields[at] and fields[at] ~= ''
     end
-    -- A job that was taken over may be what killed its worker: it makes a turn of its own.
-    local suspect = fields[2]
-    if ordinary == 1 or alone or #claimed > 0 and (suspect or bytes + size > most_bytes) then break end
-    alone = suspect
+    -- A job that was taken over may be what killed its worker. Either makes a turn of its own.
+    local single = rare or fields[2]
+    if alone or #claimed > 0 and (single or bytes + size > most_bytes) then break end
+    alone, ordinary = single, rare
     bytes = bytes + size
 
     local execution = holder .. '-' .. turn .. '-' .. #claimed
@@ -67,4 +68,4 @@ if #claimed > 0 then
   redis.call('HSET', worker, 'state', 'busy', 'last_heartbeat', now_text)
   redis.call('EXPIRE', worker, tonumber(ARGV[10]) + 60)
 end
-return { taken, claimed, #claimed == 0 and ordinary or 0, quarantined }
+return { taken, claimed, ordinary and 1 or 0, quarantined }
