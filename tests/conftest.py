@@ -19,7 +19,9 @@ from worker import db, logs, migrate, sample, sandbox
 
 # Whatever the developer's shell exports must not reach a test, least of all a real database's address.
 for name in [
-    name for name in os.environ if name.startswith(("DATABASE_URL", "REDIS_URL", "NOTIFLOG_", "RQ_", "PG"))
+    name
+    for name in os.environ
+    if name.startswith(("DATABASE_URL", "REDIS_URL", "NOTIFLOG_", "RQ_", "SENTRY_", "PG"))
 ]:
     if not name.startswith("NOTIFLOG_TEST_"):
         del os.environ[name]

@@ -16,12 +16,13 @@ import redis
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from worker import db, logs, preflight
+from worker import db, logs, preflight, sentry
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
 from worker.committers import CONNECTIONS, Committers, GivenUp
 from worker.jobs import Report
@@ -95,14 +96,21 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         `max_jobs` counts jobs; RQ's loop would count turns.
         """
         self._max_jobs = max_jobs
-        worked = bool(super().work(*args, **kwargs))
-        if not self._ended_well and self._shutdown_requested_date is None:
-            raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
+        try:
+            worked = bool(super().work(*args, **kwargs))
+            if not self._ended_well and self._shutdown_requested_date is None:
+                raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                logs.error("worker_stopped", problem=stop.code)
+                raise SystemExit(1) from None
+            raise
         return worked
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Refuse to start where jobs could be lost or not recorded, saying what to do about it."""
         logs.setup()
+        sentry.setup(wait=False)
         problems = [*preflight.redis_problems(self.connection), *preflight.database_problems()]
         if problems:
             raise SystemExit("\n".join(problems))
@@ -110,7 +118,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._committers = Committers(self.connection)
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        super().bootstrap(*args, **kwargs)
+        try:
+            super().bootstrap(*args, **kwargs)
+        except ValueError:
+            raise SystemExit(
+                f"A worker named {self.name} is at work, or died within the last minutes: give this one another "
+                "name, or none."
+            ) from None
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
@@ -132,6 +146,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         except SystemExit:
             self._patience = 0.0
             raise
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log why a job failed; RQ's own line quotes the exception and carries the job's arguments."""
+        logs.error("job_failed", job=job.id, **logs.describe(exc_info[1]))
+        call_exception_handlers(self._exc_handlers, job, *exc_info)
 
     def check_for_suspension(self, burst: bool) -> None:
         """Finish what is in flight before a suspension."""

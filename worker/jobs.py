@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 from rq import Retry, get_current_job
 
-from worker import brake, db, hygiene, logs, store
+from worker import brake, db, hygiene, logs, sentry, store
 from worker.classify import Outcome, Status, fold, stale_tokens
 from worker.config import Settings, settings
 from worker.events import Channel, InvalidEvent, Rejected, decode_all
@@ -65,6 +65,7 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     not pass by itself; neither carries a token or a row's data.
     """
     logs.setup()
+    sentry.setup()
     batch = judge(events)
     held = _held([batch])
     for pause in _pauses():
@@ -94,6 +95,7 @@ def sweep_tokens() -> dict[str, int]:
     not set up.
     """
     logs.setup()
+    sentry.setup()
     job = get_current_job()
     if job is None:
         raise RuntimeError("sweep_tokens runs under RQ; by hand: python -m worker.sweep")
@@ -181,7 +183,9 @@ def _account(
             stored = written.get(key) or recorded.known.get(key, status)
             if stored != status:
                 count["conflicting"] += 1
-                logs.warning("conflicting_duplicate", stored=stored, reported=status)
+                logs.warning(
+                    "conflicting_duplicate", key=logs.token_hash(key), stored=stored, reported=status
+                )
     rejected = sorted((*batch.rejected, *refused))
     summary = {
         "events": batch.events,

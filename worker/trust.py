@@ -143,15 +143,6 @@ class TrustedJob(Job):  # type: ignore[misc]
 class TrustedQueue(Queue):  # type: ignore[misc]
     """RQ's queue, setting a job aside whose hash it cannot read."""
 
-    @classmethod
-    def _fetch_dequeued_job(cls, connection: Any, queue_key: str, job_id: str, **options: Any) -> Any:
-        try:
-            return super()._fetch_dequeued_job(connection, queue_key, job_id, **options)
-        except Exception as error:
-            queue = cls.from_queue_key(queue_key, connection=connection)
-            queue.set_aside(job_id, why_unreadable(error))
-            return None
-
     def set_aside(self, job_id: str | bytes, problem: str, member: bytes = b"") -> None:
         """Move a job from the intermediate queue, or a member of the started registry, to the quarantine."""
         with self.connection.pipeline() as pipeline:

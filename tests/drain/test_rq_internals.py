@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 import rq
-from rq import executions, intermediate_queue, job, queue, registry, results, serializers, suspension, utils
+from rq import (
+    executions,
+    intermediate_queue,
+    job,
+    job_lifecycle,
+    queue,
+    registry,
+    results,
+    serializers,
+    suspension,
+    utils,
+)
 from rq.worker import SimpleWorker
 from rq.worker.base import BaseWorker
 
@@ -31,7 +42,8 @@ NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
     (BaseWorker, "_shutdown", ()),
     (BaseWorker, "heartbeat", ("pipeline",)),
     (BaseWorker, "set_state", ("state",)),
-    (BaseWorker, "get_redis_server_version", ()),
+    (BaseWorker, "perform_job", ("job", "queue", "execution")),
+    (BaseWorker, "handle_exception", ("job",)),
     (BaseWorker, "_finalize_success", ("job", "queue", "execution", "return_value")),
     (BaseWorker, "_finalize_failure", ("job", "queue", "execution", "exc_info")),
     (BaseWorker, "should_run_maintenance_tasks", ()),
@@ -41,12 +53,10 @@ NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
     (job.Job, "fetch", ("id", "connection", "serializer")),
     (job.Job, "func", ()),
     (job, "validate_job_id", ("job_id",)),
-    (queue.Queue, "_fetch_dequeued_job", ("connection", "queue_key", "job_id")),
-    (queue.Queue, "dequeue_any", ("queues", "timeout", "connection", "job_class", "serializer")),
     (queue.Queue, "fetch_job", ("job_id",)),
-    (queue.Queue, "from_queue_key", ("queue_key", "connection")),
     (queue.Queue, "intermediate_queue_key", ()),
     (queue.Queue, "release_maintenance_lock", ()),
+    (job_lifecycle, "call_exception_handlers", ("handlers", "job")),
     (executions.Execution, "fetch", ("id", "job_id", "connection")),
     (suspension, "is_suspended", ("connection",)),
     (serializers, "resolve_serializer", ("serializer",)),
@@ -68,6 +78,7 @@ def test_it_has(owner: Any, name: str, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "attribute",
     [
+        "_exc_handlers",
         "_state",
         "_stop_requested",
         "_shutdown_requested_date",

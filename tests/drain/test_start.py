@@ -194,4 +194,4 @@ def test_no_worker_of_one_name_starts_twice(redis: Redis, start: Start) -> None:
         pass
     second = start("--name", "worker-1", "--burst")
     assert second.wait() == 1
-    assert "There exists an active worker named 'worker-1' already" in second.output
+    assert "A worker named worker-1 is at work" in second.output

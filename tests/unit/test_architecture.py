@@ -13,17 +13,18 @@ PACKAGE = Path(worker.__file__).parent
 
 #: Each module may import those in the lines above its own.
 LAYERS: list[set[str]] = [
+    {"tls"},
     {"config", "events", "answers"},
     {"logs", "rules"},
-    {"classify", "db", "access", "trust"},
-    {"brake", "store", "migrate", "claims", "preflight", "enqueue", "fcm", "apns", "history"},
-    {"dryrun"},
-    {"hygiene"},
-    {"jobs"},
-    {"committers"},
+    {"classify", "db", "access", "trust", "sentry"},
+    {"brake", "store", "migrate", "claims", "preflight", "enqueue", "fcm", "apns", "history", "probe"},
+    {"dryrun", "failures"},
+    {"hygiene", "figures"},
+    {"jobs", "tables", "charts"},
+    {"committers", "page"},
     {"turns"},
-    {"drain", "cron"},
-    {"sandbox", "sample", "sweep"},
+    {"drain", "cron", "rqconfig"},
+    {"sandbox", "sample", "sweep", "replay", "check", "report"},
     {"demo"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
