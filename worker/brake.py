@@ -70,6 +70,12 @@ def held(
     return on
 
 
+def recent(redis: Redis, source: Source) -> dict[Channel, tuple[int, int]]:
+    """The recent answers of each channel as (alive, dead); counts nothing. Raises redis.RedisError."""
+    alive, dead = _add(redis, source, Counter(), Counter())
+    return {channel: (alive[channel], dead[channel]) for channel in _CHANNELS}
+
+
 def is_on(alive: int, dead: int) -> bool:
     """Whether so many recent answers look like a mistake of ours: enough of them, and most say "dead"."""
     return alive + dead >= LEAST_ANSWERS and dead > alive

@@ -8,6 +8,9 @@ from functools import cache
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from redis import ConnectionPool
+
+from worker import tls
 
 
 class ConfigError(Exception):
@@ -41,6 +44,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """
     problems: list[str] = []
 
+    require_tls = requires_tls(environ)
+    if environ.get("NOTIFLOG_REQUIRE_TLS", "") not in ("", "0", "1"):
+        problems.append(
+            "NOTIFLOG_REQUIRE_TLS must be 1 (refuse servers that are not verified), or 0 or empty (warn)"
+        )
+
     database_url = environ.get("DATABASE_URL", "").strip()
     if not database_url:
         problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
@@ -53,6 +62,17 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
                 "DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, "
                 "with special characters of the password percent-encoded"
             )
+        else:
+            if require_tls and (gap := tls.unverified_database(database_url)):
+                problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
+    redis_url = environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL")  # as RQ's command line reads them
+    if require_tls and redis_url:
+        try:
+            gap = tls.unverified_redis(ConnectionPool.from_url(redis_url))
+        except ValueError:
+            gap = "cannot be parsed"
+        if gap:
+            problems.append(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}")
 
     table = tuple(environ.get("NOTIFLOG_TOKEN_TABLE", "public.device_tokens").split("."))
     if len(table) > 2 or not all(_NAME.fullmatch(part) for part in table):
@@ -81,3 +101,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 def settings() -> Settings:
     """The settings of this process."""
     return read_settings(os.environ)
+
+
+def requires_tls(environ: Mapping[str, str]) -> bool:
+    """Whether servers beyond this machine must prove who they are."""
+    return environ.get("NOTIFLOG_REQUIRE_TLS") == "1"

@@ -1,5 +1,6 @@
 """Connections to PostgreSQL, the settings of a transaction, and what its faults mean for a job."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,7 @@ _TRANSIENT = (
     "08",  # connection exception
     "25006",  # read-only: a failover is under way
     "25P03",  # idle in transaction too long: the network stalled
+    "25P04",  # transaction_timeout, where somebody has set one
     "40",  # deadlock, serialization failure
     "53",  # out of connections, memory or disk
     "55P03",  # lock not available within lock_timeout
@@ -32,17 +34,27 @@ _TRANSIENT = (
     "58",  # system error, I/O
 )
 
-# What an unreachable server says that will not get better by waiting; a failed connect has no SQLSTATE.
-_PERMANENT_CONNECT = (
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "certificate verify failed",
-    "root certificate file",
-    "SSL was required",
-    "unsupported startup parameter",
-    "invalid",  # a port, an sslmode, ... in the URL
+# What an unreachable server says that will not get better by waiting; a failed connect has no SQLSTATE, only
+# words. What stands in quotation marks is not repeated: in the wrong place of the URL it may be the password.
+_PERMANENT_CONNECT = re.compile(
+    "|".join(
+        (
+            "password authentication failed",
+            "no password supplied",
+            "no pg_hba.conf entry",
+            'database ".*" does not exist',
+            'role ".*" does not exist',
+            "certificate verify failed",
+            "does not match host name",
+            "(root )?certificate file",
+            "private key file",
+            "SSL was required",
+            "weak sslmode",  # beside sslrootcert=system
+            'definition of service ".*" not found',
+            "unsupported startup parameter",
+            "invalid",  # a port, an sslmode, ... in the URL
+        )
+    )
 )
 
 _REMEDIES = {
@@ -85,9 +97,7 @@ def is_transient(error: psycopg.Error) -> bool:
     if error.sqlstate:
         return error.sqlstate.startswith(_TRANSIENT)
     # Without SQLSTATE: the connection was lost, or could not be made; libpq only has words for why.
-    return isinstance(error, psycopg.OperationalError) and not any(
-        words in str(error) for words in _PERMANENT_CONNECT
-    )
+    return isinstance(error, psycopg.OperationalError) and not _PERMANENT_CONNECT.search(str(error))
 
 
 def explain(error: psycopg.Error) -> str:
@@ -98,5 +108,6 @@ def explain(error: psycopg.Error) -> str:
         )
         what = f"{type(error).__name__} (SQLSTATE {error.sqlstate}{', ' + name if name else ''})"
         return f"{what}: {_REMEDIES.get(error.sqlstate, 'see the PostgreSQL log')}"
-    words = next((words for words in _PERMANENT_CONNECT if words in str(error)), "no connection")
+    found = _PERMANENT_CONNECT.search(str(error))
+    words = re.sub(' ".*"', "", found[0]) if found else "no connection"
     return f"{type(error).__name__}: {words}: check DATABASE_URL and whether the server is up"

@@ -175,6 +175,43 @@ def test_a_refused_name_is_never_repeated(variable: str) -> None:
     assert "S3CR3T" not in "\n".join(_problems(**{"DATABASE_URL": URL, variable: URL}))
 
 
+# --- servers that must prove who they are -----------------------------------------------------------------
+
+ELSEWHERE = "postgresql://notiflog:S3CR3T@db.example.org/app"
+VERIFIED = f"{ELSEWHERE}?sslmode=verify-full&sslrootcert=/ca.crt"
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_by_default_nothing_has_to_be_verified(value: str) -> None:
+    environ = {"DATABASE_URL": ELSEWHERE, "REDIS_URL": "redis://h", "NOTIFLOG_REQUIRE_TLS": value}
+    assert read_settings(environ).database_url == ELSEWHERE
+
+
+def test_an_unverified_database_is_refused_with_the_remedy() -> None:
+    (problem,) = _problems(DATABASE_URL=ELSEWHERE, NOTIFLOG_REQUIRE_TLS="1")
+    assert "sslmode=prefer" in problem
+    assert "add sslmode=verify-full&sslrootcert=" in problem
+
+
+@pytest.mark.parametrize("variable", ["REDIS_URL", "RQ_REDIS_URL"])
+@pytest.mark.parametrize("url", ["redis://:S3CR3T@cache.example.org", "S3CR3T"], ids=["plain", "broken"])
+def test_an_unverified_redis_is_refused_with_the_remedy(variable: str, url: str) -> None:
+    (problem,) = _problems(**{"DATABASE_URL": VERIFIED, "NOTIFLOG_REQUIRE_TLS": "1", variable: url})
+    assert problem.startswith("REDIS_URL ")
+    assert "use rediss://" in problem
+    assert "S3CR3T" not in problem
+
+
+def test_verified_servers_are_accepted() -> None:
+    environ = {"DATABASE_URL": VERIFIED, "REDIS_URL": "rediss://h", "NOTIFLOG_REQUIRE_TLS": "1"}
+    assert read_settings(environ).database_url == VERIFIED
+
+
+def test_any_other_value_is_refused() -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_REQUIRE_TLS="yes")
+    assert problem.startswith("NOTIFLOG_REQUIRE_TLS must be 1")
+
+
 # --- what is shown --------------------------------------------------------------------------------------
 
 
