@@ -1,0 +1,45 @@
+-- Put stopped jobs back to the end of the queue, each in one step out of the failed registry or the quarantine.
+--
+-- KEYS  1 queue  2 failed registry  3 quarantine
+-- ARGV  1 key prefix  2 queue's name  3 now, RQ's text form  4 retries
+--       then for each job: its id, and 'failed' or 'quarantined'
+--
+-- Returns for each job what became of it: 'requeued'; 'unreadable': no hash, stays; 'limited': under a rate
+-- limit, whose slots only RQ's code gives out, stays; 'gone': only the id was left, and is removed; 'elsewhere': it
+-- was not there any more.
+
+local queue, failed, quarantine = unpack(KEYS)
+local prefix, name, now_text, retries = unpack(ARGV, 1, 4)
+-- A script that fails half-way is not undone: fail before the first change, whatever somebody put there.
+redis.call('LLEN', queue)
+redis.call('ZCARD', failed)
+redis.call('LLEN', quarantine)
+
+local answers = {}
+for at = 5, #ARGV, 2 do
+  local id, state = ARGV[at], ARGV[at + 1]
+  local job = prefix .. ':job:' .. id
+  local size = redis.pcall('HSTRLEN', job, 'data')
+  local fields = type(size) == 'number' and redis.call('HMGET', job, 'rate_limit_key', 'ttl')
+  if not fields then
+    answers[#answers + 1] = 'unreadable'
+  elseif fields[1] and fields[1] ~= '' then
+    answers[#answers + 1] = 'limited'
+  elseif state == 'failed' and redis.call('ZREM', failed, id) == 0
+    or state == 'quarantined' and redis.call('LREM', quarantine, 1, id) == 0 then
+    answers[#answers + 1] = 'elsewhere'
+  elseif size == 0 then
+    answers[#answers + 1] = 'gone'
+  else
+    -- Nothing of the last run may count against this one: no used-up retries, lest the death of a worker fails the
+    -- job at once, and no coming back from a worker that died.
+    redis.call('HDEL', job, 'recoveries', 'number_of_retries', 'started_at', 'ended_at', 'exc_info')
+    redis.call('HSET', job, 'status', 'queued', 'origin', name, 'enqueued_at', now_text, 'retries_left', retries)
+    -- The hash of a failed job expires, one that waits does so only if its producer wanted that.
+    local ttl = math.min(tonumber(string.match(fields[2] or '', '^%d+$') or 0), 1e9)
+    if ttl > 0 then redis.call('EXPIRE', job, ttl) else redis.call('PERSIST', job) end
+    redis.call('RPUSH', queue, id)
+    answers[#answers + 1] = 'requeued'
+  end
+end
+return answers

@@ -1,0 +1,289 @@
+"""What stopped, why, and back to the queue with it: `python -m worker.replay`."""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import Redis, RedisError
+from rq.defaults import RQ_KEY_PREFIX
+from rq.utils import now, utcformat
+
+from worker.claims import MOST_RECOVERIES
+from worker.enqueue import QUEUE
+from worker.failures import REASONS, StoppedJob, failed_key, raw_id, stopped_jobs
+from worker.trust import quarantine_key
+
+# Jobs a script: some milliseconds of Redis' time.
+_PAGE = 500
+_SHOWN = 20  # jobs
+_SHOWN_REJECTED = 3  # events of a job
+_WIDTH = 40
+
+EPILOG = """\
+examples:
+  python -m worker.replay                     list the failed and the quarantined jobs, and why
+  python -m worker.replay --reason database   replay the jobs that failed for this reason
+  python -m worker.replay --all --dry-run     say what would be replayed
+  python -m worker.replay --all               replay everything
+  python -m worker.replay 4f1c ... 9a07 ...   replay these jobs
+  python -m worker.replay --discard 4f1c ...  delete this job for good
+
+reasons:
+{reasons}
+
+Replaying puts jobs back to the end of the queue. It only adds what is missing: what is recorded stays as it
+is. So it asks nothing back, and may be done at any time and again. Rejected events are rejected again, unless
+what they name exists by now.
+
+REDIS_URL as for the worker.
+exit status: 0 done (also with stopped jobs listed), 1 a problem (a job could not be replayed, no such job,
+Redis is away, interrupted), 2 wrong usage or configuration
+"""
+
+_ENDED = {
+    "requeued": "back in the queue",
+    "discarded": "deleted",
+    "gone": "had expired or been deleted, nothing was left of them",
+    "elsewhere": "were not there any more: somebody else was faster",
+}
+_LEFT = {
+    "unreadable": "its hash in Redis cannot be read",
+    "limited": f"it has a rate limit, so use RQ's own `rq requeue --queue {QUEUE}` with its id",
+    "waiting": "somebody enqueued it again, it has not stopped",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List, replay or discard stopped jobs; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        redis = Redis.from_url(os.environ.get("REDIS_URL") or "redis://localhost:6379/0")
+    except ValueError:
+        return _complain("REDIS_URL is no URL", 2)
+    try:
+        with closing(redis):
+            if options.jobs or options.all or options.reason:
+                return _act(redis, options)
+            return _list(stopped_jobs(redis, QUEUE), options)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RedisError, OSError) as error:
+        return _complain(
+            f"{type(error).__name__}: check REDIS_URL, and whether the server is up and has memory left"
+        )
+    except KeyboardInterrupt:
+        return _complain("interrupted, no job is lost; run it again to go on")
+
+
+# --- list --------------------------------------------------------------------------------------------------
+
+
+def _list(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> int:
+    count: Counter[str] = Counter()
+    shown: list[StoppedJob] = []
+    for job in stopped:
+        count[job.reason] += 1
+        if options.json or options.verbose or len(shown) < options.limit:
+            shown.append(job)
+    if options.json:
+        reasons = {reason: count[reason] for reason in REASONS if count[reason]}
+        _say(
+            json.dumps({"stopped": count.total(), "reasons": reasons, "jobs": [_plain(job) for job in shown]})
+        )
+        return 0
+    _say(f"stopped jobs: {count.total():,}")
+    if not count:
+        return 0
+    _say_reasons(count)
+    for job in shown:
+        _show(job, None if options.verbose else _SHOWN_REJECTED)
+    if rest := count.total() - len(shown):
+        _say(f"\nand {rest:,} more: --verbose shows all, --limit N shows N")
+    _say("\nreplay: python -m worker.replay --all, or --reason REASON, or job ids")
+    return 0
+
+
+def _say_reasons(count: Counter[str]) -> None:
+    for reason, meaning in REASONS.items():
+        if count[reason]:
+            _say(f"  {reason:<14}{count[reason]:>8,}  {meaning}")
+
+
+def _show(job: StoppedJob, most: int | None) -> None:
+    since = f"{job.since:%Y-%m-%d %H:%M:%S}Z" if job.since else job.state
+    events = "" if job.events is None else f"{job.events:,} events"
+    _say(f"\n{job.job_id:.100}  {since}  {job.reason}  {events}".rstrip())
+    _say(f"  {job.why}")
+    for line in job.rejected[:most]:
+        _say(f"    {line}")
+    if most is not None and len(job.rejected) > most:
+        _say(f"    and {len(job.rejected) - most:,} more")
+
+
+def _plain(job: StoppedJob) -> dict[str, Any]:
+    return {**job._asdict(), "since": job.since and job.since.isoformat()}
+
+
+# --- replay and discard ------------------------------------------------------------------------------------
+
+
+def _act(redis: Redis, options: argparse.Namespace) -> int:
+    chosen, unknown = _choose(stopped_jobs(redis, QUEUE, count_events=False), options)
+    hopeless = [] if options.discard else [job for job in chosen if job.reason == "unreadable"]
+    able = [job for job in chosen if options.discard or job.reason != "unreadable"]
+    left = [(job, job.why) for job in hopeless]
+    if options.dry_run:
+        _say(f"would be {'deleted' if options.discard else 'replayed'}: {len(able):,}")
+        _say_reasons(Counter(job.reason for job in able))
+    else:
+        left += _run(redis, discard if options.discard else requeue, able)
+    for job, why in left[: options.limit]:
+        _complain(f"left where it is: {job.job_id}: {why}")
+    if len(left) > options.limit:
+        _complain(f"left where they are: {len(left) - options.limit:,} more jobs")
+    for job_id in unknown:
+        _complain(f"no stopped job has this id: {job_id}")
+    return 1 if left or unknown else 0
+
+
+def _choose(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> tuple[list[StoppedJob], list[str]]:
+    """The jobs that are meant, and the ids that no stopped job has."""
+    ids = dict.fromkeys(options.jobs)
+    chosen = [
+        job._replace(rejected=())  # they may be many
+        for job in stopped
+        if options.all or job.reason in options.reason or job.job_id in ids
+    ]
+    found = {job.job_id for job in chosen}
+    return chosen, [job_id for job_id in ids if job_id not in found]
+
+
+Act = Callable[[Redis, Sequence[StoppedJob]], list[str]]
+
+
+def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob]) -> list[tuple[StoppedJob, str]]:
+    """Do it page by page, and tell; returns the jobs that were left, and why."""
+    ended: Counter[str] = Counter()
+    left = []
+    try:
+        with _progress(len(jobs)) as show:
+            for start in range(0, len(jobs), _PAGE):
+                page = jobs[start : start + _PAGE]
+                for job, answer in zip(page, act(redis, page), strict=True):
+                    ended[answer] += 1
+                    if answer in _LEFT:
+                        left.append((job, _LEFT[answer]))
+                show(start + len(page))
+    finally:
+        for answer, meaning in _ENDED.items():
+            if ended[answer]:
+                _say(f"{ended[answer]:,} {meaning}")
+    return left
+
+
+def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
+    """Put stopped jobs to the end of `queue`, each in one step; what became of each: see `lua/replay.lua`.
+
+    RQ's own `requeue` takes a job out of the registry first and enqueues it then, and fetches it in between.
+    """
+    keys = [f"{RQ_KEY_PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
+    return _script(redis, "replay", keys, [RQ_KEY_PREFIX, queue, utcformat(now()), MOST_RECOVERIES], jobs)
+
+
+def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
+    """Delete stopped jobs for good; what became of each: see `lua/discard.lua`."""
+    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [RQ_KEY_PREFIX], jobs)
+
+
+def _script(
+    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[StoppedJob]
+) -> list[str]:
+    script = redis.register_script(Path(__file__).with_name("lua").joinpath(f"{name}.lua").read_text())
+    ids_and_states = [part for job in jobs for part in (raw_id(job.job_id), job.state)]
+    return [answer.decode() for answer in script(keys, [*first, *ids_and_states])]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many of `total` jobs are done."""
+    terminal = sys.stderr.isatty()
+
+    def show(done: int) -> None:
+        if terminal:
+            bar = "#" * (_WIDTH * done // total)
+            print(f"\r[{bar:<{_WIDTH}}] {done:,} of {total:,} jobs", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    try:
+        yield show
+    finally:
+        if terminal and total:
+            print(file=sys.stderr)  # noqa: T201
+
+
+# --- the command's words -----------------------------------------------------------------------------------
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    reasons = "\n".join(f"  {reason:<14}{meaning}" for reason, meaning in REASONS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.replay",
+        description="List failed and quarantined jobs with why, and put them back into the queue.",
+        epilog=EPILOG.format(reasons=reasons),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("jobs", nargs="*", metavar="ID", help="replay these jobs")
+    parser.add_argument("--all", action="store_true", help="replay every stopped job")
+    parser.add_argument(
+        "--reason",
+        action="append",
+        choices=list(REASONS),
+        default=[],
+        metavar="REASON",
+        help="replay the jobs that stopped for this reason; may be repeated",
+    )
+    parser.add_argument("--discard", action="store_true", help="delete the jobs of the given ids for good")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
+    parser.add_argument(
+        "--limit", type=_limit, default=_SHOWN, metavar="N", help="jobs to list (%(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="list every job with every rejected event")
+    parser.add_argument(
+        "--json", action="store_true", help="list as JSON, every job with every rejected event"
+    )
+    options = parser.parse_args(arguments)
+    ways = [way for way in ("jobs", "all", "reason") if getattr(options, way)]
+    if len(ways) > 1:
+        parser.error("job ids, --all and --reason exclude each other")
+    if options.discard and not options.jobs:
+        parser.error("--discard takes job ids: what is deleted is deleted one by one")
+    if ways and (options.json or options.verbose):
+        parser.error("--json and --verbose are for the list of stopped jobs")
+    if options.dry_run and not ways:
+        parser.error("--dry-run of what? Give job ids, --all or --reason")
+    return options
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError("must be a whole number from 1 to 1000000")
+    return int(text)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - a command's answer
+
+
+def _complain(message: str, status: int = 1) -> int:
+    print(f"replay: {message}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
