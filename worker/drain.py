@@ -122,8 +122,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             super().bootstrap(*args, **kwargs)
         except ValueError:
             raise SystemExit(
-                f"A worker named {self.name} is at work, or died within the last minutes: give this one another "
-                "name, or none."
+                f"A worker named {self.name} is at work, or died within the last minutes: give this one "
+                "another name, or none."
             ) from None
 
     def teardown(self) -> None:

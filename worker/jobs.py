@@ -11,7 +11,7 @@ import psycopg
 from rq import Retry, get_current_job
 
 from worker import brake, db, hygiene, logs, sentry, store
-from worker.classify import Outcome, Status, fold, stale_tokens
+from worker.classify import Failure, Outcome, Status, fold, stale_tokens
 from worker.config import Settings, settings
 from worker.events import Channel, InvalidEvent, Rejected, decode_all
 
@@ -142,8 +142,8 @@ def record(
 
     if stale and config.token_registered_column is None:
         logs.warning("guard_off", stale=len(stale))
-    for outcome in judged:
-        _log_failures(outcome)
+    failures = [_fields(failure) for outcome in judged for failure in outcome.failures]
+    logs.info_each("send_failed", failures)
     ms = round((time.perf_counter() - started) * 1000, 1)
     logs.info("outcomes_recorded", jobs=len(batches), **_total(reports), ms=ms)
     return reports
@@ -215,16 +215,14 @@ def _total(reports: Sequence[Report]) -> dict[str, Any]:
     return total
 
 
-def _log_failures(outcome: Outcome) -> None:
-    for failure in outcome.failures:
-        logs.info(
-            "send_failed",
-            channel=failure.channel,
-            http_status=failure.http_status,
-            reason=failure.verdict.reason,
-            evidence=failure.verdict.evidence,
-            token=logs.token_hash(failure.token),
-        )
+def _fields(failure: Failure) -> dict[str, Any]:
+    return {
+        "channel": failure.channel,
+        "http_status": failure.http_status,
+        "reason": failure.verdict.reason,
+        "evidence": failure.verdict.evidence,
+        "token": logs.token_hash(failure.token),
+    }
 
 
 def _refusal(position: int, constraint: str) -> Rejected:

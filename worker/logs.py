@@ -12,9 +12,12 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 
 class Event(NamedTuple):
@@ -83,7 +86,8 @@ EVENTS = {
 
 logger = logging.getLogger("notiflog")
 
-_encode = json.JSONEncoder(default=str).encode
+
+_to_json = msgspec.json.Encoder(enc_hook=str).encode
 
 _LONGEST = 8000  # characters of a text in a line; log shippers cut long lines
 _LAST_FRAMES = 20
@@ -99,17 +103,17 @@ _PLAIN = re.compile(r"[\w.:,/+-]+", re.ASCII)
 _LEVEL_COLOURS = {"warning": "33", "error": "31", "critical": "31"}
 
 
-def line(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record says, as a JSON-able object: ts, level, event, and the fields that EVENTS lists."""
+def lines(record: logging.LogRecord) -> list[dict[str, Any]]:
+    """What a record says, as JSON-able objects: ts, level, event, and the fields that EVENTS lists."""
     # Only what `info` and the others got: other attributes may hold a job's arguments.
-    fields = getattr(record, "notiflog", None)
-    event, fields = (str(record.msg), fields) if fields is not None else _foreign(record)
-    return {
+    rows = getattr(record, "notiflog", None)
+    event, rows = (str(record.msg), rows) if rows is not None else _foreign(record)
+    head = {
         "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
         "event": event,
-        **fields,
     }
+    return [head | fields for fields in rows]
 
 
 def describe(error: BaseException | None) -> dict[str, Any]:
@@ -129,21 +133,23 @@ def describe(error: BaseException | None) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record."""
+    """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _encode(line(record))
+        return "\n".join(map(_encode, lines(record)))
 
 
 class TextFormatter(logging.Formatter):
-    """One readable line for each record: local time, level, event, fields."""
+    """One readable text a line: local time, level, event, fields."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = line(record)
+        return "\n".join(map(self._text, lines(record)))
+
+    def _text(self, fields: dict[str, Any]) -> str:
         at, level, event = datetime.fromisoformat(fields.pop("ts")), fields.pop("level"), fields.pop("event")
         shown = f"{level:<7}"
         if self._colour and (code := _LEVEL_COLOURS.get(level)):
@@ -192,23 +198,29 @@ def setup() -> None:
 
 def info(event: str, **fields: object) -> None:
     """Log one of EVENTS with its fields; never a token, a password or a person's data."""
-    _log(logging.INFO, event, fields)
+    _log(logging.INFO, event, [fields])
+
+
+def info_each(event: str, rows: Sequence[dict[str, object]]) -> None:
+    """Log one of EVENTS once for each of `rows`, its fields, in one go; the same restraint applies."""
+    if rows:
+        _log(logging.INFO, event, rows)
 
 
 def warning(event: str, **fields: object) -> None:
     """Log one of EVENTS that somebody may have to look at; the same restraint applies."""
-    _log(logging.WARNING, event, fields)
+    _log(logging.WARNING, event, [fields])
 
 
 def error(event: str, **fields: object) -> None:
     """Log one of EVENTS that somebody must look at; the same restraint applies."""
-    _log(logging.ERROR, event, fields)
+    _log(logging.ERROR, event, [fields])
 
 
-def _log(level: int, event: str, fields: dict[str, object]) -> None:
+def _log(level: int, event: str, rows: Sequence[dict[str, object]]) -> None:
     # Not `logger.log`: that walks the stack for file and line, which no line of ours shows.
     if logger.isEnabledFor(level):
-        extra = {"notiflog": fields}
+        extra = {"notiflog": rows}
         logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra=extra))
 
 
@@ -217,15 +229,16 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
-def _foreign(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+def _foreign(record: logging.LogRecord) -> tuple[str, list[dict[str, Any]]]:
     """The event and the fields of a line of RQ's or of a library's."""
     if record.name == "rq.worker" and (job := getattr(record, "job_id", None)):
-        return "job_failed", {"job": job, **describe(sys.exc_info()[1])}  # the message quotes the exception
+        # The message quotes the exception.
+        return "job_failed", [{"job": job, **describe(sys.exc_info()[1])}]
     first, *_ = _COLOUR.sub("", _message(record)).splitlines() or [""]  # further lines are a traceback
     fields = {"logger": record.name, "message": _cut(first)}
     if record.exc_info:
         fields |= describe(record.exc_info[1])
-    return "rq" if record.name.startswith("rq.") else "library", fields
+    return "rq" if record.name.startswith("rq.") else "library", [fields]
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -239,6 +252,13 @@ def _message(record: logging.LogRecord) -> str:
         called = _CALLED.match(_COLOUR.sub("", str(arguments[place])))
         arguments[place] = called[0] if called else "job"
     return str(record.msg) % tuple(arguments)
+
+
+def _encode(value: object) -> str:
+    try:
+        return _to_json(value).decode("ascii")
+    except UnicodeError:  # rare, and only the slower one escapes everything
+        return json.dumps(value, default=str)
 
 
 def _short(path: str) -> str:

@@ -38,21 +38,21 @@ class _SentryHandler(logs.CarefulHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._sdk.capture_event(_event(record))
+            for line in logs.lines(record):
+                self._sdk.capture_event(_event(record.name, line))
             if self.wait:
                 self._sdk.flush(timeout=_PATIENCE)
         except Exception:
             self.handleError(record)
 
 
-def _event(record: logging.LogRecord) -> dict[str, Any]:
+def _event(logger: str, fields: dict[str, Any]) -> dict[str, Any]:
     """A log line as a Sentry event."""
-    fields = logs.line(record)
     del fields["ts"]
     level, name = fields.pop("level"), fields.pop("event")
     event: dict[str, Any] = {
         "level": "fatal" if level == "critical" else level,
-        "logger": record.name,
+        "logger": logger,
         "tags": {"event": name},
         "extra": fields,
     }

@@ -11,6 +11,7 @@ import rq
 
 import worker
 from worker import hygiene, jobs, logs, store, sweep
+from worker.classify import Failure, classify
 
 PACKAGE = Path(worker.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -22,7 +23,7 @@ class Call(NamedTuple):
     place: str
     event: str
     fields: set[str]
-    #: It has more fields, by `**`.
+    #: It has more fields, by `**` or as a second argument.
     more: bool
 
 
@@ -30,18 +31,20 @@ def calls() -> Iterator[Call]:
     for path in sorted(PACKAGE.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and re.fullmatch(
-                r"logs\.(info|warning|error)", ast.unparse(node.func)
+                r"logs\.(info|info_each|warning|error)", ast.unparse(node.func)
             ):
                 event = ast.literal_eval(node.args[0])
                 fields = {keyword.arg for keyword in node.keywords}
-                yield Call(f"{path.name}:{node.lineno}", event, {f for f in fields if f}, None in fields)
+                more = None in fields or len(node.args) > 1
+                yield Call(f"{path.name}:{node.lineno}", event, {f for f in fields if f}, more)
 
 
 CALLS = list(calls())
 _NOTHING = store.Recorded(frozenset(), {}, {}, frozenset(), frozenset())
-#: What `**` brings, where there is one.
+#: What these bring.
 MORE: dict[str, set[str]] = {
     "outcomes_recorded": set(jobs._account(jobs.Batch(0, [], []), _NOTHING, set(), {}).summary),
+    "send_failed": set(jobs._fields(Failure("token", "fcm", 500, classify("fcm", 500, None)))),
     "job_failed": set(logs.describe(None)),
     "tokens_swept": {*sweep._COUNTS, *hygiene.AGES, "age_unknown", "no_verdict_unavailable"},
 }

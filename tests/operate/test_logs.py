@@ -267,11 +267,11 @@ class TestALine:
         assert line.endswith(f" warning event field={shown}")
 
     def test_on_an_exception_of_ours_has_its_text(self) -> None:
-        line = logs.line(foreign_record("failed", raised(UntrustedJob("too large"))))
+        (line,) = logs.lines(foreign_record("failed", raised(UntrustedJob("too large"))))
         assert (line["exc"], line["problem"]) == ("worker.trust.UntrustedJob", "too large")
 
     def test_on_an_exception_of_others_has_its_type_and_place_but_not_its_text(self) -> None:
-        line = logs.line(foreign_record("failed", raised(psycopg.DataError("MARK"))))
+        (line,) = logs.lines(foreign_record("failed", raised(psycopg.DataError("MARK"))))
         assert (line["exc"], line["problem"]) == ("psycopg.DataError", None)
         assert re.fullmatch(r"operate/test_logs\.py:\d+ raised", line["frames"][0])
         assert "MARK" not in str(line)
@@ -291,7 +291,7 @@ class TestALine:
     def test_of_others_has_the_first_line_of_their_text_and_no_text_of_an_exception(
         self, message: Any, arguments: tuple[object, ...], shown: str
     ) -> None:
-        line = logs.line(logging.LogRecord("redis", logging.WARNING, "", 0, message, arguments, None))
+        (line,) = logs.lines(logging.LogRecord("redis", logging.WARNING, "", 0, message, arguments, None))
         assert (line["event"], line["logger"], line["message"]) == ("library", "redis", shown)
 
     @pytest.mark.parametrize("error", [UntrustedJob("x" * 100_000), None])
@@ -318,7 +318,7 @@ class TestRqsDescriptions:
     def test_lose_their_arguments(self, description: str | None, shown: str) -> None:
         record = foreign_record("Worker %s: %s: %s (%s)", name="rq.worker")
         record.args = ("w", "notiflog", description, "id")
-        assert logs.line(record)["message"] == f"Worker w: notiflog: {shown} (id)"
+        assert logs.lines(record)[0]["message"] == f"Worker w: notiflog: {shown} (id)"
 
 
 class TestSetup:
@@ -412,7 +412,7 @@ def raised(error: Exception) -> Exception:
 
 def own_record(**fields: object) -> logging.LogRecord:
     return logs.logger.makeRecord(
-        "notiflog", logging.WARNING, "", 0, "event", (), None, extra={"notiflog": fields}
+        "notiflog", logging.WARNING, "", 0, "event", (), None, extra={"notiflog": [fields]}
     )
 
 
