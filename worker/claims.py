@@ -7,7 +7,7 @@ registry under some worker's name, or finished.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -127,7 +127,7 @@ class Claims:
             LEASE,
             self._worker.worker_ttl,
         )
-        taken, claimed, ordinary, quarantined = self._patiently(lambda: self._claim(keys, arguments))
+        taken, claimed, ordinary, quarantined = self.patiently(lambda: self._claim(keys, arguments))
         jobs = [
             Claimed(job_id.decode(), execution.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
             for job_id, execution, fields in claimed
@@ -143,7 +143,7 @@ class Claims:
         arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds]
         for job, result_ttl, result in done:
             arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
-        return {job_id.decode() for job_id in self._patiently(lambda: self._finish(keys, arguments))}
+        return {job_id.decode() for job_id in self.patiently(lambda: self._finish(keys, arguments))}
 
     def release(self, members: Sequence[str]) -> int:
         """Put this worker's own jobs back to the front of the queue; returns how many."""
@@ -169,7 +169,9 @@ class Claims:
                 self._worker.heartbeat(pipeline=pipeline)
                 pipeline.execute()
 
-        self._patiently(beat)
+        # A full Redis refuses this, but no claim, and each claim renews the lease as well.
+        with suppress(redis.OutOfMemoryError):
+            self.patiently(beat)
 
     @contextmanager
     def kept(self, members: Sequence[str]) -> Iterator[None]:
@@ -203,7 +205,7 @@ class Claims:
                 started, _, alive = pipeline.execute()
             return started, alive
 
-        started, alive = self._patiently(look)
+        started, alive = self.patiently(look)
         holders = {holder.decode() for holder in alive} - {self._holder}
         own: list[str] = []
         silent: list[str] = []
@@ -224,16 +226,22 @@ class Claims:
     def wait(self, seconds: float) -> None:
         """Wait until the queue has a job, at most `seconds`; takes none."""
         # Moving the front to the front blocks while the list is empty and changes nothing.
-        self._patiently(lambda: self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT"))
+        try:
+            self.patiently(
+                lambda: self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT")
+            )
+        except redis.OutOfMemoryError:  # a full Redis refuses even that
+            time.sleep(min(seconds, 1))
 
     def _give_back(self, destination: str, status: str, most: int, members: Sequence[str]) -> tuple[int, int]:
         if not members:
             return 0, 0
         arguments = (RQ_KEY_PREFIX, status, most, *members)
-        released, given_up = self._patiently(lambda: self._release((destination, self._started), arguments))
+        released, given_up = self.patiently(lambda: self._release((destination, self._started), arguments))
         return released, given_up
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Call until Redis answers. Ends the worker (SystemExit) when it stays away."""
         deadline = time.monotonic() + REDIS_PATIENCE
         pause = 0.25
         while True:

@@ -1,5 +1,7 @@
 """The draining worker's connections: write turns side by side, and wait for PostgreSQL when it is away."""
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,12 +68,16 @@ class Committers:
         self._stopping.set()
 
     def close(self) -> None:
-        """End the threads and their connections, cancelling statements that still run."""
+        """End the threads and their connections, cancelling statements that still run.
+
+        Takes seconds at most, also when the server has stopped answering.
+        """
         self.give_up()
         for connection in list(self._connections.values()):
             if connection.info.transaction_status == TransactionStatus.ACTIVE:
                 with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=5)
+                    connection.cancel_safe(timeout=2)  # or the session would wait on, for a lock for instance
+                _hang_up(connection)
         self._threads.shutdown(cancel_futures=True)
         for connection in self._connections.values():
             connection.close()
@@ -83,3 +89,9 @@ class Committers:
         if connection is None or connection.closed:
             connection = self._connections[thread] = db.connect(settings().database_url)
         return connection
+
+
+def _hang_up(connection: psycopg.Connection) -> None:
+    """Wake the thread that waits for an answer: a server that is frozen gives none and closes nothing."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)

@@ -80,7 +80,15 @@ def connect(database_url: str) -> psycopg.Connection:
         parameters = conninfo_to_dict(database_url)
     except psycopg.ProgrammingError:
         raise ConfigError("the database URL cannot be parsed") from None  # libpq quotes it, password and all
-    defaults = {"application_name": "notiflog", "connect_timeout": 10, "tcp_user_timeout": 30_000}
+    defaults = {
+        "application_name": "notiflog",
+        "connect_timeout": 10,
+        # A host that vanishes closes nothing: without these a worker would wait for it for hours.
+        "tcp_user_timeout": 30_000,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
     return psycopg.connect(**{**defaults, **parameters}, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
 
 

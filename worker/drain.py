@@ -10,35 +10,29 @@ import math
 import time
 from collections import deque
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
-from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
-from rq.job_lifecycle import call_exception_handlers
-from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.suspension import is_suspended
-from rq.utils import now
-from rq.worker import SimpleWorker, WorkerStatus
+from rq.worker import WorkerStatus
 
-from worker import db, logs, preflight, sentry
+from worker import db, logs
+from worker.careful import CarefulWorker
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
 from worker.committers import CONNECTIONS, Committers, GivenUp
 from worker.jobs import Report
-from worker.trust import (
-    PlainJsonSerializer,
-    PlainSerializer,
-    TrustedJob,
-    TrustedQueue,
-    UntrustedJob,
-    why_unreadable,
-)
+from worker.trust import UntrustedJob, why_unreadable
 from worker.turns import Rest, fault, run
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
 _GC_THRESHOLD = 200_000
+
+# How long the queue is left alone, in seconds, when it is empty and something is in flight.
+_MOMENT = 0.1
 
 
 class Ordinary(NamedTuple):
@@ -56,29 +50,11 @@ class _InFlight(NamedTuple):
     rest: "Future[Rest]"
 
 
-class DrainWorker(SimpleWorker):  # type: ignore[misc]
+class DrainWorker(CarefulWorker):
     """RQ worker for `worker.jobs.record_outcomes`: no fork, kept connections, many jobs a turn."""
 
-    job_class = TrustedJob
-    queue_class = TrustedQueue
-
-    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
-        names = [getattr(queue, "name", queue) for queue in ([queues] if isinstance(queues, str) else queues)]
-        if len(names) > 1:
-            raise SystemExit(
-                f"DrainWorker listens on one queue, not on {len(names)} ({', '.join(names)}): with more than "
-                "one, RQ loses a job when a worker dies right after taking it. Start a worker for each queue."
-            )
-        json = resolve_serializer(kwargs.get("serializer")) is JSONSerializer
-        if not json and resolve_serializer(kwargs.get("serializer")) is not DefaultSerializer:
-            raise SystemExit("DrainWorker reads what RQ's pickle and json serializers write, and no other's.")
-        kwargs |= {
-            "job_class": TrustedJob,
-            "queue_class": TrustedQueue,
-            "serializer": PlainJsonSerializer if json else PlainSerializer,
-            "log_job_description": False,  # it may show arguments, device tokens among them
-        }
-        super().__init__(names, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._claimed: list[Claimed] = []  # not in flight yet
         self._ordinary: list[Claimed] = []  # not in flight any more, for RQ's ordinary path
         self._in_flight: deque[_InFlight] = deque()
@@ -86,45 +62,21 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._max_jobs: int | None = None
         self._taken = 0
         self._looked_around = float("-inf")
-        self._ended_well = False
 
     # --- start and stop --------------------------------------------------------------------------------
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
-        """Work as RQ's worker does, but end with a non-zero status where RQ's loop only logs an error.
-
-        `max_jobs` counts jobs; RQ's loop would count turns.
-        """
+        """Work as RQ's worker does. `max_jobs` counts jobs; RQ's loop would count turns."""
         self._max_jobs = max_jobs
-        try:
-            worked = bool(super().work(*args, **kwargs))
-            if not self._ended_well and self._shutdown_requested_date is None:
-                raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
-        except SystemExit as stop:
-            if isinstance(stop.code, str):
-                logs.error("worker_stopped", problem=stop.code)
-                raise SystemExit(1) from None
-            raise
-        return worked
+        return super().work(*args, **kwargs)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to start where jobs could be lost or not recorded, saying what to do about it."""
-        logs.setup()
-        sentry.setup(wait=False)
-        problems = [*preflight.redis_problems(self.connection), *preflight.database_problems()]
-        if problems:
-            raise SystemExit("\n".join(problems))
+        """Get ready, or refuse to start."""
         self._claims = Claims(self)
         self._committers = Committers(self.connection)
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        try:
-            super().bootstrap(*args, **kwargs)
-        except ValueError:
-            raise SystemExit(
-                f"A worker named {self.name} is at work, or died within the last minutes: give this one "
-                "another name, or none."
-            ) from None
+        super().bootstrap(*args, **kwargs)
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
@@ -137,7 +89,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 self._release()
                 self._claims.leave()
             self._committers.close()
-            super().teardown()
+            with suppress(redis.RedisError):  # the worker's entry expires by itself
+                super().teardown()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
         """Shut down cold: what is not written within a second goes back to the queue."""
@@ -147,35 +100,27 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self._patience = 0.0
             raise
 
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Log why a job failed; RQ's own line quotes the exception and carries the job's arguments."""
-        logs.error("job_failed", job=job.id, **logs.describe(exc_info[1]))
-        call_exception_handlers(self._exc_handlers, job, *exc_info)
-
     def check_for_suspension(self, burst: bool) -> None:
         """Finish what is in flight before a suspension."""
-        if self._in_flight and is_suspended(self.connection):
+        # RQ's own check writes a heartbeat each time, which a full Redis refuses.
+        if self._claims.patiently(lambda: is_suspended(self.connection)):
             self._settle()
-        try:
             super().check_for_suspension(burst)
-        except StopRequested:
-            self._ended_well = True
-            raise
+
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        """Say that this worker lives, once Redis is there, and unless it is too full for that."""
+        with suppress(redis.OutOfMemoryError):
+            self._claims.patiently(lambda: super(DrainWorker, self).heartbeat(*args, **kwargs))
+
+    def set_state(self, *args: Any, **kwargs: Any) -> None:
+        """Say what this worker does, once Redis is there, and unless it is too full for that."""
+        with suppress(redis.OutOfMemoryError):
+            self._claims.patiently(lambda: super(DrainWorker, self).set_state(*args, **kwargs))
 
     def run_maintenance_tasks(self) -> None:
-        """Run RQ's maintenance, after taking care of what it would fail, or fail on."""
-        self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
+        """Run RQ's maintenance, after taking over what it would fail."""
         self._look_around()
-        self.queues[0].set_aside_unreadable()
-        try:
-            super().run_maintenance_tasks()
-        except (redis.RedisError, OSError):
-            raise
-        except Exception:
-            # Some unreadable job in a registry. Without this the lock would keep everybody from maintenance.
-            self.log.exception("Worker %s: maintenance failed", self.name)
-            self.queues[0].release_maintenance_lock()
-            self.last_cleaned_at = now()
+        super().run_maintenance_tasks()
 
     # --- the loop: claim, hand to a committer, conclude ---------------------------------------------------
 
@@ -210,7 +155,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             if turn.taken:
                 continue
             if self._in_flight:
-                self._settle(1)
+                wait([self._in_flight[0].rest], timeout=_MOMENT)  # jobs may come before it is written
+                self._settle(0)
                 continue
             if timeout is None:
                 break
@@ -252,6 +198,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             while not wait([self._in_flight[0].rest], timeout=1).done:
                 if self._stop_requested:
                     self._committers.give_up()
+                    deadline = deadline or time.monotonic() + self._patience
                 if deadline is not None and time.monotonic() > deadline:
                     self._release()
                     return
@@ -268,6 +215,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         except db.DatabaseFault as fault:
             self._release()
             raise SystemExit(f"Stopped, with all jobs back in the queue: {fault}") from None
+        except redis.RedisError:  # the rows are written: whoever takes the jobs next finishes them
+            raise
         except Exception as error:  # not PostgreSQL's: some value cannot be written, or be accounted for
             self._single_out(turn, error)
             return

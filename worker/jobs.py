@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from rq import Retry, get_current_job
+from rq.executions import Execution
 
 from worker import brake, db, hygiene, logs, sentry, store
 from worker.classify import Failure, Outcome, Status, fold, stale_tokens
@@ -66,6 +67,7 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """
     logs.setup()
     sentry.setup()
+    _forget_killed_executions()
     batch = judge(events)
     held = _held([batch])
     for pause in _pauses():
@@ -234,6 +236,19 @@ def _refusal(position: int, constraint: str) -> Rejected:
 def _plain(reason: str | None) -> str:
     # Free text of the producer's: what does not look like a name could be about a person.
     return reason if reason and _PLAIN_REASON.fullmatch(reason) else "other"
+
+
+def _forget_killed_executions() -> None:
+    """Take this job's expired executions out of RQ's list of them.
+
+    RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
+    again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
+    """
+    if job := get_current_job():
+        registry = job.execution_registry
+        for execution_id in registry.get_execution_ids():
+            if not job.connection.exists(Execution(execution_id, job.id, job.connection).key):
+                job.connection.zrem(registry.key, execution_id)
 
 
 def _held(batches: Sequence[Batch]) -> frozenset[Channel]:

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from worker import db
+from worker import access, db
 from worker.classify import Outcome, StaleToken, Status
 from worker.config import Settings
 
@@ -62,6 +62,9 @@ select {token}, extract(epoch from now() - max({registered}))::float8, now()
 PAGE_OF_TOKENS_UNDATED = """
 select distinct {token}, null::float8, now() from {table} where {token} > %b order by {token} limit %b
 """
+
+#: Whether row level security may hide rows of a table from the connection's role.
+ROW_SECURITY = "select row_security_active(%b::text::regclass)"
 
 # How many parts a batch is split into to find the rows PostgreSQL refuses: enough to get there in few
 # rounds, few enough that one bad row costs little.
@@ -237,7 +240,16 @@ def _prune(
         found = connection.execute(sql.SQL(PRUNE_TOKENS).format(**names), [tokens, before])
     rows = found.fetchall()
     deleted = frozenset(token for token, was_deleted in rows if was_deleted)
+    if not deleted:
+        _refuse_silence(connection, settings)
     return deleted, frozenset(token for token, _ in rows) - deleted
+
+
+def _refuse_silence(connection: psycopg.Connection, settings: Settings) -> None:
+    """Raise what PostgreSQL raises elsewhere: a delete without a policy removes nothing and says nothing."""
+    (active,) = connection.execute(ROW_SECURITY, [".".join(settings.token_table)]).fetchone() or (False,)
+    if active and access.missing_privileges(connection, settings):
+        raise psycopg.errors.InsufficientPrivilege("row level security hides tokens")
 
 
 def _names(settings: Settings) -> dict[str, sql.Identifier]:

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import re
+import resource
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from worker import logs
 JOB_FUNCTIONS = frozenset({"worker.jobs.record_outcomes", "worker.jobs.sweep_tokens"})
 #: A job's data may inflate to this much: 10,000 events are about 10 MB.
 MAX_INFLATED_BYTES = 64 << 20
+#: A worker may hold this much in memory. Usual is a tenth.
+MAX_MEMORY_BYTES = 1 << 30
 
 # What plain payloads of Python producers may carry besides JSON's types.
 _PLAIN_CLASSES = {
@@ -88,6 +91,13 @@ def inflate(data: bytes) -> bytes:
     if inflater.unconsumed_tail:
         raise UntrustedJob(f"the job's data inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
     return inflated
+
+
+def limit_memory() -> None:
+    """Have this process refuse what asks for more memory: nine bytes of pickle can ask for 64 GB."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def read_call(data: bytes) -> tuple[Any, ...]:

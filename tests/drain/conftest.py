@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import time
@@ -87,17 +88,19 @@ def queue(redis: Redis) -> Queue:
 
 @pytest.fixture
 def new_worker(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Make a worker that works within this process, and put the process's signals right afterwards."""
+    """Make a worker that works within this process, and put the process right afterwards."""
     monkeypatch.setenv("DATABASE_URL", database)
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
     config.settings.cache_clear()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
 
     def make_worker(worker_class: type[Any] = DrainWorker, **options: Any) -> Any:
         return worker_class(["notiflog"], **{"connection": redis, **options})
 
     yield make_worker
+    resource.setrlimit(resource.RLIMIT_DATA, limits)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     config.settings.cache_clear()

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"dryrun", "failures"},
     {"hygiene", "figures"},
     {"jobs", "tables", "charts"},
-    {"committers", "page"},
+    {"committers", "careful", "page"},
     {"turns"},
     {"drain", "cron", "rqconfig"},
     {"sandbox", "sample", "sweep", "replay", "check", "report"},

@@ -10,6 +10,9 @@
 -- quarantined = ids set aside.
 
 local queue, started, worker, executions, leases, quarantine = unpack(KEYS)
+-- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
+-- than it takes.
+redis.call('ZREM', started, '')
 local prefix, name, holder, turn, now_text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most_jobs, most_bytes, largest = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')

@@ -8,6 +8,9 @@
 -- of jobs with dependents: they are left as they are, for RQ's own code.
 
 local started, finished, worker, executions = unpack(KEYS)
+-- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
+-- than it takes.
+redis.call('ZREM', started, '')
 local prefix, now_text, name = ARGV[1], ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6

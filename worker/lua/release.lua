@@ -8,6 +8,9 @@
 -- kills workers) is marked as expired, so that RQ's own maintenance fails it as abandoned.
 
 local destination, started = unpack(KEYS)
+-- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
+-- than it takes.
+redis.call('ZREM', started, '')
 local prefix, status, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local released, exhausted = 0, 0
 for at = #ARGV, 4, -1 do
@@ -21,6 +24,9 @@ for at = #ARGV, 4, -1 do
     local recoveries = most > 0 and hash and redis.pcall('HINCRBY', job, 'recoveries', 1) or 0
     if type(recoveries) == 'table' or recoveries > most then -- a table: somebody wrote another thing there
       redis.call('ZADD', started, 0, member)
+      redis.call('UNLINK', prefix .. ':execution:' .. member)
+      redis.call('ZREM', prefix .. ':executions:' .. id, execution)
+      redis.call('HSET', job, 'retries_left', 0)
       exhausted = exhausted + 1
     else
       redis.call('ZREM', started, member)

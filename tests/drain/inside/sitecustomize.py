@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from worker import claims, events
@@ -21,3 +22,14 @@ if mark := os.environ.get("TEST_DIES_OF"):
         return decode(payload)
 
     events.decode = dying
+
+if directory := os.environ.get("TEST_FAIL_POINTS"):
+    import fail_points  # type: ignore[import-not-found]  # a neighbour, on the same path
+
+    fail_points.place(Path(directory))
+
+if seconds := os.environ.get("TEST_RQ_MINUTE"):
+    # RQ gives a silent stock worker's job a minute, hard-coded; here it is this long.
+    import short_minute  # type: ignore[import-not-found]
+
+    short_minute.set_to(int(seconds))

@@ -1,0 +1,99 @@
+"""RQ's worker, made careful: it refuses to start where jobs could be lost, trusts nothing in Redis, shows no
+argument of a job, and ends with a non-zero status where somebody must act or start it anew.
+"""
+
+from typing import Any
+
+import redis
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
+from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
+from rq.utils import now
+from rq.worker import SimpleWorker, WorkerStatus
+
+from worker import logs, preflight, sentry
+from worker.trust import PlainJsonSerializer, PlainSerializer, TrustedJob, TrustedQueue, limit_memory
+
+
+class CarefulWorker(SimpleWorker):  # type: ignore[misc]
+    """RQ worker for one queue of `worker.jobs`."""
+
+    job_class = TrustedJob
+    queue_class = TrustedQueue
+
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        names = [getattr(queue, "name", queue) for queue in ([queues] if isinstance(queues, str) else queues)]
+        kind = type(self).__name__
+        if len(names) > 1:
+            raise SystemExit(
+                f"{kind} listens on one queue, not on {len(names)} ({', '.join(names)}): with more than one, "
+                "RQ loses a job when a worker dies right after taking it. Start a worker for each queue."
+            )
+        json = resolve_serializer(kwargs.get("serializer")) is JSONSerializer
+        if not json and resolve_serializer(kwargs.get("serializer")) is not DefaultSerializer:
+            raise SystemExit(f"{kind} reads what RQ's pickle and json serializers write, and no other's.")
+        kwargs |= {
+            "job_class": TrustedJob,
+            "queue_class": TrustedQueue,
+            "serializer": PlainJsonSerializer if json else PlainSerializer,
+            "log_job_description": False,  # it may show arguments, device tokens among them
+        }
+        super().__init__(names, *args, **kwargs)
+        self._ended_well = False
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work as RQ's worker does, but end with a non-zero status where RQ's loop only logs an error."""
+        try:
+            worked = bool(super().work(*args, **kwargs))
+            if not self._ended_well and self._shutdown_requested_date is None:
+                raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                logs.error("worker_stopped", problem=stop.code)
+                raise SystemExit(1) from None
+            raise
+        return worked
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to start where jobs could be lost or not recorded, saying what to do about it."""
+        logs.setup()
+        sentry.setup(wait=False)
+        problems = [*preflight.redis_problems(self.connection), *preflight.database_problems()]
+        if problems:
+            raise SystemExit("\n".join(problems))
+        limit_memory()
+        try:
+            super().bootstrap(*args, **kwargs)
+        except ValueError:
+            raise SystemExit(
+                f"A worker named {self.name} is at work, or died within the last minutes: give this one "
+                "another name, or none."
+            ) from None
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait as long as the workers are suspended; in burst mode, end."""
+        try:
+            super().check_for_suspension(burst)
+        except StopRequested:
+            self._ended_well = True
+            raise
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log why a job failed; RQ's own line quotes the exception and carries the job's arguments."""
+        logs.error("job_failed", job=job.id, **logs.describe(exc_info[1]))
+        call_exception_handlers(self._exc_handlers, job, *exc_info)
+
+    def run_maintenance_tasks(self) -> None:
+        """Run RQ's maintenance, after taking care of what it would fail on."""
+        self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
+        self.queues[0].set_aside_unreadable()
+        try:
+            super().run_maintenance_tasks()
+        except (redis.RedisError, OSError):
+            raise
+        except Exception:
+            # Some unreadable job in a registry. Without this the lock would keep everybody from maintenance.
+            self.log.exception("Worker %s: maintenance failed", self.name)
+            self.queues[0].release_maintenance_lock()
+            self.last_cleaned_at = now()
