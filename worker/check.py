@@ -175,7 +175,7 @@ def _queue(redis: Redis, name: str) -> Iterator[Finding]:
     }
     for state, jobs in stopped.items():
         if jobs:
-            remedy = "see why with `python -m worker.replay`"
+            remedy = f"see why with `python -m worker.replay --queue {name}`"
             yield Finding(f"queue.{state}", "warning", _count(jobs, "job"), remedy)
         else:
             yield Finding(f"queue.{state}", "ok", "none")

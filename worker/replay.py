@@ -54,7 +54,7 @@ _ENDED = {
 }
 _LEFT = {
     "unreadable": "its hash in Redis cannot be read",
-    "limited": f"it has a rate limit, so use RQ's own `rq requeue --queue {QUEUE}` with its id",
+    "limited": "it has a rate limit, so use RQ's own `rq requeue --queue` with its queue and its id",
     "waiting": "somebody enqueued it again, it has not stopped",
 }
 
@@ -63,14 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List, replay or discard stopped jobs; returns the exit status."""
     options = _parse(arguments)
     try:
-        redis = Redis.from_url(os.environ.get("REDIS_URL") or "redis://localhost:6379/0")
+        redis = Redis.from_url(
+            os.environ.get("RQ_REDIS_URL") or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
+        )
     except ValueError:
         return _complain("REDIS_URL is no URL", 2)
     try:
         with closing(redis):
             if options.jobs or options.all or options.reason:
                 return _act(redis, options)
-            return _list(stopped_jobs(redis, QUEUE), options)
+            return _list(stopped_jobs(redis, options.queue), options)
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -135,7 +137,7 @@ def _plain(job: StoppedJob) -> dict[str, Any]:
 
 
 def _act(redis: Redis, options: argparse.Namespace) -> int:
-    chosen, unknown = _choose(stopped_jobs(redis, QUEUE, count_events=False), options)
+    chosen, unknown = _choose(stopped_jobs(redis, options.queue, count_events=False), options)
     hopeless = [] if options.discard else [job for job in chosen if job.reason == "unreadable"]
     able = [job for job in chosen if options.discard or job.reason != "unreadable"]
     left = [(job, job.why) for job in hopeless]
@@ -143,7 +145,7 @@ def _act(redis: Redis, options: argparse.Namespace) -> int:
         _say(f"would be {'deleted' if options.discard else 'replayed'}: {len(able):,}")
         _say_reasons(Counter(job.reason for job in able))
     else:
-        left += _run(redis, discard if options.discard else requeue, able)
+        left += _run(redis, discard if options.discard else requeue, able, options.queue)
     for job, why in left[: options.limit]:
         _complain(f"left where it is: {job.job_id}: {why}")
     if len(left) > options.limit:
@@ -165,10 +167,10 @@ def _choose(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> tuple
     return chosen, [job_id for job_id in ids if job_id not in found]
 
 
-Act = Callable[[Redis, Sequence[StoppedJob]], list[str]]
+Act = Callable[[Redis, Sequence[StoppedJob], str], list[str]]
 
 
-def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob]) -> list[tuple[StoppedJob, str]]:
+def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob], queue: str) -> list[tuple[StoppedJob, str]]:
     """Do it page by page, and tell; returns the jobs that were left, and why."""
     ended: Counter[str] = Counter()
     left = []
@@ -176,7 +178,7 @@ def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob]) -> list[tuple[Stopp
         with _progress(len(jobs)) as show:
             for start in range(0, len(jobs), _PAGE):
                 page = jobs[start : start + _PAGE]
-                for job, answer in zip(page, act(redis, page), strict=True):
+                for job, answer in zip(page, act(redis, page, queue), strict=True):
                     ended[answer] += 1
                     if answer in _LEFT:
                         left.append((job, _LEFT[answer]))
@@ -239,6 +241,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("jobs", nargs="*", metavar="ID", help="replay these jobs")
+    parser.add_argument("--queue", default=QUEUE, help="whose stopped jobs (%(default)s)")
     parser.add_argument("--all", action="store_true", help="replay every stopped job")
     parser.add_argument(
         "--reason",

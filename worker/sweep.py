@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         settings = config.read_settings(os.environ)
-        redis = Redis.from_url(os.environ.get("REDIS_URL") or "redis://localhost:6379/0")
+        redis = Redis.from_url(
+            os.environ.get("RQ_REDIS_URL") or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
+        )
     except (config.ConfigError, ValueError) as error:
         return _complain(str(error) if isinstance(error, config.ConfigError) else "REDIS_URL is no URL", 2)
     try:

@@ -34,6 +34,7 @@ from tests.drain.conftest import (
 )
 from tests.operate.test_failures import REJECTED, fail, set_aside
 from worker import replay, sample
+from worker.drain import DrainWorker
 
 __all__ = ["drain", "environment", "new_worker", "queue", "start"]
 
@@ -142,6 +143,15 @@ def test_replayed_jobs_go_to_the_end_of_the_queue_in_the_order_in_which_they_sto
     assert places(redis) == {"queued": [waiting.id, *order], "failed": [], "set aside": []}
 
 
+@pytest.mark.usefixtures("new_worker")
+def test_another_queues_jobs_go_back_to_that_queue(redis: Redis, app: sample.App) -> None:
+    outcomes = Queue("outcomes", connection=redis)
+    job = outcomes.enqueue(JOB, [make.event(app, chapter_id=make.stranger())])
+    DrainWorker([outcomes], connection=redis).work(burst=True)
+    assert replay.main(["--queue", "outcomes", "--all"]) == 0
+    assert (outcomes.job_ids, outcomes.failed_job_registry.count) == ([job.id], 0)
+
+
 def test_nothing_of_the_last_run_counts_against_the_next(redis: Redis) -> None:
     past = "2026-11-16T06:00:00.000000Z"
     spent: dict[str, Any] = {
@@ -224,7 +234,7 @@ def test_what_is_unreadable_stays_and_is_told(redis: Redis, capsys: pytest.Captu
 def test_a_job_under_a_rate_limit_is_left_to_rq(redis: Redis, capsys: pytest.CaptureFixture[str]) -> None:
     fail(redis, "job", rate_limit_key="calm", rate_limit_concurrency="1")
     assert replay.main(["--all"]) == 1
-    assert "rq requeue --queue notiflog" in capsys.readouterr().err
+    assert "rq requeue --queue" in capsys.readouterr().err
     assert places(redis)["failed"] == ["job"]
 
 
@@ -332,12 +342,12 @@ def test_killed_in_the_middle_it_loses_and_doubles_nothing(redis: Redis, valkey_
         import os, signal, sys
         from worker import replay
         requeue, pages = replay.requeue, []
-        def dies(redis, jobs):
+        def dies(redis, jobs, queue):
             pages.append(jobs)
             if len(pages) == 3:
-                requeue(redis, jobs)
+                requeue(redis, jobs, queue)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return requeue(redis, jobs)
+            return requeue(redis, jobs, queue)
         replay._PAGE, replay.requeue = 2, dies
         replay.main(["--all"])
     """
@@ -359,9 +369,9 @@ def test_two_replays_at_once_put_each_job_back_once(
     set_aside(redis, "aside")
     requeue = replay.requeue
 
-    def both(redis: Redis, jobs: Any) -> list[str]:
-        assert requeue(redis, jobs) == ["requeued", "requeued"]
-        return requeue(redis, jobs)
+    def both(redis: Redis, jobs: Any, queue: str) -> list[str]:
+        assert requeue(redis, jobs, queue) == ["requeued", "requeued"]
+        return requeue(redis, jobs, queue)
 
     monkeypatch.setattr(replay, "requeue", both)
     assert replay.main(["--all"]) == 0
@@ -376,8 +386,8 @@ def test_a_job_that_fails_again_meanwhile_is_not_replayed_twice(
     fail(redis, "second")
     requeue = replay.requeue
 
-    def fails_again(redis: Redis, jobs: Any) -> list[str]:
-        answers = requeue(redis, jobs)
+    def fails_again(redis: Redis, jobs: Any, queue: str) -> list[str]:
+        answers = requeue(redis, jobs, queue)
         redis.rpop(QUEUE)
         redis.zadd(FAILED, {jobs[0].job_id: 2_000_000_001})
         return answers
@@ -396,10 +406,10 @@ def test_interrupted_it_tells_how_far_it_came(
     fail(redis, "second")
     requeue = replay.requeue
 
-    def interrupted(redis: Redis, jobs: Any) -> list[str]:
+    def interrupted(redis: Redis, jobs: Any, queue: str) -> list[str]:
         if jobs[0].job_id == "second":
             raise KeyboardInterrupt
-        return requeue(redis, jobs)
+        return requeue(redis, jobs, queue)
 
     monkeypatch.setattr(replay, "_PAGE", 1)
     monkeypatch.setattr(replay, "requeue", interrupted)

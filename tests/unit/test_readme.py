@@ -1,7 +1,10 @@
 """The README says what the code does."""
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,28 +14,145 @@ from worker.rules import APNS_RULES, FCM_RULES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
+MODULES = {path.stem for path in (ROOT / "worker").glob("*.py")} - {"__init__"}
 REASONS = sorted({rule.reason for rule in FCM_RULES} | {rule.reason for rule in APNS_RULES})
-VARIABLES = sorted(
-    set(re.findall(r'"((?:DATABASE_URL|NOTIFLOG_)\w*)"', (ROOT / "worker/config.py").read_text()))
+
+
+def section(heading: str) -> str:
+    """What stands between a heading and the next one."""
+    found = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", README, re.DOTALL | re.MULTILINE)
+    assert found, f"README.md has no heading {heading!r}"
+    return found[1]
+
+
+# --- headings ---------------------------------------------------------------------------------------------
+
+_PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)  # a # in an example is no heading
+#: As GitHub makes them of headings.
+ANCHORS = [
+    re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
+    for heading in re.findall(r"^##+ (.+)$", _PROSE, re.MULTILINE)
+]
+LINKS = sorted(set(re.findall(r"\]\(#([^)]+)\)", README)))
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_every_link_within_the_page_leads_to_a_heading(link: str) -> None:
+    assert ANCHORS.count(link) == 1
+
+
+def test_the_contents_name_every_section() -> None:
+    chapters = {"see-it-run", "operate-it", "recipes"}  # the page's top, and those whose parts are named
+    details = {"with-firebase-admin", "with-an-apns-client-from-async-code", "from-another-language"}
+    details |= {"rolling-back", "the-workers-role", "when-row-level-security-comes"}
+    contents = README.partition("**Contents**")[2].partition("\n## ")[0]
+    assert set(re.findall(r"\]\(#([^)]+)\)", contents)) == set(ANCHORS) - chapters - details
+
+
+def test_every_module_stands_in_the_module_table() -> None:
+    rows = [line for line in section("How it flows").splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)\.py`", row)]
+    assert sorted(named) == sorted(MODULES)
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+_OPTION = re.compile(r"--[a-z][a-z-]+")
+#: Every command that is named, with the options on its line.
+COMMANDS = sorted(
+    {
+        (module, option)
+        for module, rest in re.findall(
+            r"python -m ((?:worker|tests)\.[\w.]*\w)([^`\n]*)", README + CONTRIBUTING
+        )
+        for option in ("--help", *_OPTION.findall(rest))
+    }
 )
+#: Sections about one command: every option in code quotes is this one's.
+ABOUT = {
+    "Is something wrong?": "worker.check",
+    "Probe": "worker.probe",
+    "Report": "worker.report",
+    "Tokens that died in silence": "worker.sweep",
+    "Rolling back": "worker.migrate",
+}
+
+
+def options(module: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The options that a command's own help shows."""
+    with pytest.raises(SystemExit) as ended:
+        import_module(module).main(["--help"])
+    assert ended.value.code == 0
+    return set(_OPTION.findall(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(("module", "option"), COMMANDS, ids=lambda word: word)
+def test_every_command_has_the_options_that_are_shown(
+    module: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert option in options(module, capsys)
+
+
+@pytest.mark.parametrize(("heading", "module"), ABOUT.items(), ids=ABOUT)
+def test_a_section_about_a_command_names_no_option_that_it_lacks(
+    heading: str, module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", section(heading)))
+    assert named <= options(module, capsys)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"(?:tests|worker|migrations)/[\w/.]*\w\.\w+", README + CONTRIBUTING)))
+)
+def test_every_file_that_is_named_exists(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_stands_in_the_outcome_table(reason: str) -> None:
-    assert f"`{reason}`" in README
+    assert f"`{reason}`" in section("What an answer means")
 
 
 def test_no_reason_stands_there_that_the_rules_do_not_know() -> None:
-    table = README.partition("## What an answer means")[2].partition("\n## ")[0]
-    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+    rows = section("What an answer means").splitlines()
+    cells = [line.split("|")[2] for line in rows if line.startswith("| ")][1:]
     assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(REASONS)
 
 
-@pytest.mark.parametrize("variable", [*VARIABLES, "REDIS_URL", "RQ_WORKER_CLASS"])
+# --- configuration ----------------------------------------------------------------------------------------
+
+
+def variables(module: str) -> Iterator[str]:
+    """The names that a module looks up in the environment."""
+    for node in ast.walk(ast.parse((ROOT / "worker" / f"{module}.py").read_text())):
+        if isinstance(node, ast.Call):
+            looked_up, names = ast.unparse(node.func), node.args[:1]
+        elif isinstance(node, ast.Subscript):
+            looked_up, names = ast.unparse(node.value) + ".get", [node.slice]
+        else:
+            continue
+        if re.search(r"\b(environ\.\w+|getenv)$", looked_up):
+            yield from (str(ast.literal_eval(name)) for name in names if isinstance(name, ast.Constant))
+
+
+#: What libraries read for us.
+THEIRS = {"RQ_WORKER_CLASS", "RQ_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"}
+OURS = {variable for module in MODULES for variable in variables(module)}
+
+
+@pytest.mark.parametrize("variable", sorted(OURS | THEIRS))
 def test_every_variable_stands_in_the_configuration_and_the_example(variable: str) -> None:
-    assert f"| `{variable}`" in README
-    assert re.search(rf"^{variable}=", EXAMPLE, re.MULTILINE)
+    assert f"| `{variable}` |" in section("Configuration")
+    assert re.search(rf"^(# )?{variable}=", EXAMPLE, re.MULTILINE)
+
+
+def test_the_configuration_names_no_variable_that_nobody_reads() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", section("Configuration"), re.MULTILINE)) == OURS | THEIRS
 
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:
