@@ -45,8 +45,12 @@ class Claimed(NamedTuple):
 
     job_id: str
     execution_id: str
-    #: The job's hash as stored.
-    fields: dict[bytes, bytes]
+    #: The call, as RQ stores it.
+    data: bytes
+    #: Seconds to keep the result, as stored; None or empty: the job does not say.
+    result_ttl: bytes | None
+    #: Taken over from a worker that died, maybe of it.
+    recovered: bool
 
     @property
     def member(self) -> str:
@@ -65,8 +69,8 @@ class Turn(NamedTuple):
 
     @property
     def suspect(self) -> bool:
-        """Its one job was taken over from a worker that died, maybe of it."""
-        return any(b"recoveries" in job.fields for job in self.jobs)
+        """Its one job may be what killed its worker."""
+        return any(job.recovered for job in self.jobs)
 
 
 class Done(NamedTuple):
@@ -129,8 +133,8 @@ class Claims:
         )
         taken, claimed, ordinary, quarantined = self.patiently(lambda: self._claim(keys, arguments))
         jobs = [
-            Claimed(job_id.decode(), execution.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
-            for job_id, execution, fields in claimed
+            Claimed(job_id.decode(), execution.decode(), data, result_ttl, recoveries is not None)
+            for job_id, execution, data, result_ttl, recoveries in claimed
         ]
         for job_id in quarantined:
             name = job_id.decode(errors="replace")
@@ -144,6 +148,10 @@ class Claims:
         for job, result_ttl, result in done:
             arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
         return {job_id.decode() for job_id in self.patiently(lambda: self._finish(keys, arguments))}
+
+    def holds(self, job: Claimed) -> bool:
+        """Whether a job is still this worker's: it may have stalled, and another taken the job over."""
+        return self.patiently(lambda: self._redis.zscore(self._started, job.member)) is not None
 
     def release(self, members: Sequence[str]) -> int:
         """Put this worker's own jobs back to the front of the queue; returns how many."""
@@ -161,11 +169,9 @@ class Claims:
             ttl = self._worker.worker_ttl + 60
             with self._redis.pipeline() as pipeline:
                 pipeline.zadd(self._leases, {self._holder: seconds + LEASE})
-                for member in members:
-                    job_id = member.rpartition(":")[0]
-                    pipeline.zadd(self._started, {member: seconds + ttl}, xx=True, gt=True)
-                    pipeline.expire(f"{RQ_KEY_PREFIX}:execution:{member}", ttl)
-                    pipeline.expire(f"{RQ_KEY_PREFIX}:executions:{job_id}", ttl + 60)
+                if members:
+                    scores = dict.fromkeys(members, seconds + ttl)
+                    pipeline.zadd(self._started, scores, xx=True, gt=True)
                 self._worker.heartbeat(pipeline=pipeline)
                 pipeline.execute()
 

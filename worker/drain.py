@@ -244,7 +244,15 @@ class DrainWorker(CarefulWorker):
         self._settle()
         claimed = self._ordinary[0]
         if found := self._job(claimed):
-            return Ordinary(claimed, *found)
+            job, execution = found
+            with (
+                self.connection.pipeline() as pipeline
+            ):  # RQ's notes on an execution, which claiming left out
+                ttl = self.get_heartbeat_ttl(job)
+                execution.save(ttl, pipeline)
+                job.execution_registry.add(execution, ttl, pipeline)
+                pipeline.execute()
+            return Ordinary(claimed, job, execution)
         self._ordinary.pop(0)
         return None
 
@@ -252,15 +260,15 @@ class DrainWorker(CarefulWorker):
 
     def _job(self, claimed: Claimed) -> tuple[Job, Execution] | None:
         """The job for RQ's code; None if that cannot read it, or if it is no longer this worker's."""
-        try:
-            execution = Execution.fetch(claimed.execution_id, claimed.job_id, self.connection)
-        except ValueError:
-            return None  # this worker stalled, and another took the job over
+        if not self._claims.holds(claimed):
+            return None
         try:
             job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
         except Exception as error:
             self._quarantine(claimed, why_unreadable(error))
             return None
+        execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
+        execution.created_at = job.started_at
         return job, execution
 
     def _fail(self, claimed: Claimed, error: Exception) -> None:

@@ -48,7 +48,7 @@ def run(
         if report.rejected:
             rest.failed.append((claimed, RejectedEvents(report.rejected, batch.events)))
             continue
-        ttl = int(claimed.fields.get(b"result_ttl") or default_result_ttl)
+        ttl = int(claimed.result_ttl or default_result_ttl)
         result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
         done.append(Done(claimed, ttl, result))
         recorded[claimed.job_id] = claimed, report
@@ -61,11 +61,11 @@ def run(
 def _judge(jobs: Sequence[Claimed], rest: Rest) -> list[tuple[Claimed, Batch]]:
     judged: list[tuple[Claimed, Batch]] = []
     for claimed in jobs:
-        if problem := unreadable_field(claimed.fields):
+        if claimed.result_ttl and (problem := unreadable_field({b"result_ttl": claimed.result_ttl})):
             rest.unreadable.append((claimed, problem))
             continue
         try:
-            if arguments := read_call(claimed.fields[b"data"]):
+            if arguments := read_call(claimed.data):
                 judged.append((claimed, judge(*arguments)))
             else:
                 rest.ordinary.append(claimed)

@@ -1,13 +1,16 @@
-"""A job that RQ cannot read is set aside with one loud line; the worker lives, and the next jobs run."""
+"""A job that cannot be read is set aside with one loud line; the worker lives, and the next jobs run."""
 
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from redis import Redis
 from rq import Queue
 
+from tests import make
 from tests.drain.conftest import (
+    FINISHED,
     INTERMEDIATE,
     QUARANTINE,
     QUEUE,
@@ -16,6 +19,7 @@ from tests.drain.conftest import (
     call,
     enqueue_many,
     put,
+    rows,
     statuses,
 )
 from worker import sample
@@ -72,28 +76,68 @@ def lines(logged: Logged) -> list[str]:
     return sorted(line["job"] for line in logged() if line["event"] == "job_quarantined")
 
 
-@pytest.mark.parametrize("path", [{}, {"group_id": "group"}], ids=["turn", "ordinary"])
+#: A turn reads these, and nothing else of a job but its data.
+READ_BY_TURNS = {"result_ttl", "repeats_left", "group_id", "recoveries"}
+
+Path = dict[str, Any]
+TURN: Path = {}
+ORDINARY: Path = {"group_id": "group"}
+
+
+def put_bad(redis: Redis, app: sample.App, path: Path) -> dict[str, str]:
+    """A job with a good event for each bad hash; returns their names by id."""
+    for number, (_, field, value) in enumerate(BAD_HASHES):
+        put(redis, f"bad-{number}", call([make.event(app, 100 + number)]), **path)
+        redis.hset(f"rq:job:bad-{number}", mapping={field: value})
+    return {f"bad-{number}": name for number, (name, *_) in enumerate(BAD_HASHES)}
+
+
+def field(name: str) -> str:
+    return name.partition("-")[2]
+
+
+@pytest.mark.parametrize(
+    ("path", "does_harm"),
+    [(TURN, READ_BY_TURNS.__contains__), (ORDINARY, lambda name: name not in REWRITTEN)],
+    ids=["turn", "ordinary"],
+)
 def test_unreadable_fields(
     redis: Redis,
     queue: Queue,
     app: sample.App,
     drain: Drain,
     logged: Logged,
-    path: dict[str, Any],
+    path: Path,
+    does_harm: Callable[[str], bool],
 ) -> None:
     first = enqueue_many(queue, app, 1)
-    for number, (_, field, value) in enumerate(BAD_HASHES):
-        put(redis, f"bad-{number}", call([]), **path)
-        redis.hset(f"rq:job:bad-{number}", mapping={field: value})
+    by_id = put_bad(redis, app, path)
     last = enqueue_many(queue, app, 1, first=1)
 
     drain()
 
-    by_id = {f"bad-{number}": name for number, (name, *_) in enumerate(BAD_HASHES)}
-    expected = sorted(name for name in by_id.values() if name.partition("-")[2] not in REWRITTEN)
+    expected = sorted(name for name in by_id.values() if does_harm(field(name)))
     assert sorted(by_id[job_id] for job_id in quarantined(redis)) == expected
     assert sorted(by_id[job_id] for job_id in lines(logged)) == expected
     assert statuses(first + last) == ["finished", "finished"]
+
+
+def test_a_turn_records_the_events_of_a_job_whose_other_fields_are_unreadable(
+    redis: Redis, app: sample.App, drain: Drain, connection: psycopg.Connection
+) -> None:
+    harmless = [name for name in put_bad(redis, app, TURN).values() if field(name) not in READ_BY_TURNS]
+    drain()
+    assert (rows(connection), redis.zcard(FINISHED)) == (len(harmless), len(harmless))
+
+
+@pytest.mark.parametrize("name", ["timeout", "description", "created_at"])
+def test_an_unreadable_job_that_fails_is_set_aside(
+    redis: Redis, drain: Drain, logged: Logged, name: str
+) -> None:
+    put(redis, "bad", call([{}]))
+    redis.hset("rq:job:bad", mapping={name: UNREADABLE[name][0]})
+    drain()
+    assert (quarantined(redis), lines(logged), redis.zcard(STARTED)) == (["bad"], ["bad"], 0)
 
 
 #: Job ids in the queue whose job is not a hash, or that are no job ids.
@@ -150,7 +194,9 @@ HOLDER = "f" * 32
 DEAD_TURN = f"{HOLDER}-0-0"
 
 
-@pytest.mark.parametrize("execution", ["e" * 32, DEAD_TURN], ids=["of RQ's path", "of a turn"])
+@pytest.mark.parametrize(
+    ("execution", "bad"), [("e" * 32, ["bad"]), (DEAD_TURN, [])], ids=["of RQ's path", "of a turn"]
+)
 @pytest.mark.parametrize("problem", [{"created_at": "x"}, {"description": b"\xff"}])
 def test_unreadable_hash_in_the_started_registry(
     redis: Redis,
@@ -159,16 +205,18 @@ def test_unreadable_hash_in_the_started_registry(
     drain: Drain,
     logged: Logged,
     execution: str,
+    bad: list[str],
     problem: dict[str, Any],
 ) -> None:
-    # Its worker died long ago. An abandoned good job behind it must not have to wait for ever.
+    # Its worker died long ago; a turn reads nothing of the hash that is bad. An abandoned good job behind it
+    # must not have to wait for ever.
     put(redis, "bad", call([]), **problem)
     put(redis, "abandoned", call([]), status="started")
     redis.delete(QUEUE)
     redis.zadd(STARTED, {f"bad:{execution}": 1, f"abandoned:{'e' * 32}": 2})
     good = enqueue_many(queue, app, 1)
     drain()
-    assert (quarantined(redis), lines(logged), statuses(good)) == (["bad"], ["bad"], ["finished"])
+    assert (quarantined(redis), lines(logged), statuses(good)) == (bad, bad, ["finished"])
     assert (redis.zcard(STARTED), redis.hget("rq:job:abandoned", "status")) == (0, b"failed")
 
 

@@ -28,7 +28,7 @@ for at = 5, #ARGV, 5 do
     if ttl == 0 then
       garbage[#garbage + 1] = job
       garbage[#garbage + 1] = results
-    else
+    elseif redis.call('EXISTS', job) == 1 then -- else it was deleted meanwhile
       redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
       redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
         'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now)
@@ -41,8 +41,6 @@ for at = 5, #ARGV, 5 do
         redis.call('PERSIST', results)
       end
     end
-    garbage[#garbage + 1] = prefix .. ':execution:' .. member
-    garbage[#garbage + 1] = prefix .. ':executions:' .. id
     done[#done + 1] = member
   end
 end

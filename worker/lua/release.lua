@@ -17,21 +17,20 @@ for at = #ARGV, 4, -1 do
   local member = ARGV[at]
   local id, execution = string.match(member, '^(.*):([^:]*)$')
   local job = prefix .. ':job:' .. id
-  local worker = redis.call('HGET', prefix .. ':execution:' .. member, 'worker_name')
-  if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
   if redis.call('ZSCORE', started, member) then
     local hash = redis.call('TYPE', job).ok == 'hash'
+    local worker = hash and redis.call('HGET', job, 'worker_name')
+    if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
     local recoveries = most > 0 and hash and redis.pcall('HINCRBY', job, 'recoveries', 1) or 0
+    -- What RQ's ordinary path noted of the execution.
+    redis.call('UNLINK', prefix .. ':execution:' .. member)
+    redis.call('ZREM', prefix .. ':executions:' .. id, execution)
     if type(recoveries) == 'table' or recoveries > most then -- a table: somebody wrote another thing there
       redis.call('ZADD', started, 0, member)
-      redis.call('UNLINK', prefix .. ':execution:' .. member)
-      redis.call('ZREM', prefix .. ':executions:' .. id, execution)
       redis.call('HSET', job, 'retries_left', 0)
       exhausted = exhausted + 1
     else
       redis.call('ZREM', started, member)
-      redis.call('UNLINK', prefix .. ':execution:' .. member)
-      redis.call('ZREM', prefix .. ':executions:' .. id, execution)
       if hash then
         if status ~= '' then redis.call('HSET', job, 'status', status) end
         redis.call('LPUSH', destination, id)
