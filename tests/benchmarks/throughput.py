@@ -185,8 +185,8 @@ SYSTEMS: list[tuple[str, Callable[[Bench, Payload, int], float], int, int]] = [
     ("RQ, SimpleWorker, kept connection", rq(SIMPLE, 1), 800, 40_000),
     ("Celery, 1 process", celery(1), 2_000, 40_000),
     ("dramatiq, 8 threads", dramatiq(1), 8_000, 60_000),
-    ("DrainWorker, 1 process", rq(DRAIN, 1), 60_000, 120_000),
-    ("DrainWorker, 2 processes", rq(DRAIN, 2), 60_000, 120_000),
+    ("DrainWorker, 1 process", rq(DRAIN, 1), 80_000, 240_000),
+    ("DrainWorker, 2 processes", rq(DRAIN, 2), 80_000, 240_000),
 ]
 
 
