@@ -169,8 +169,8 @@ def _account(
             stale.update(notice.token for notice in outcome.stale)
         if not outcome.final:
             count["retrying"] += 1
-        elif key in recorded.refused:
-            refused.append(_refusal(position, recorded.refused[key]))
+        elif recorded.refused and outcome in recorded.refused:
+            refused.append(_refusal(position, recorded.refused[outcome]))
         elif key in recorded.inserted and key not in written:
             written[key] = status
             count[status] += 1

@@ -14,6 +14,7 @@ from redis import Redis, RedisError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import now, utcformat
 
+from worker import config, tls
 from worker.claims import MOST_RECOVERIES
 from worker.enqueue import QUEUE
 from worker.failures import REASONS, StoppedJob, failed_key, raw_id, stopped_jobs
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ValueError:
         return _complain("REDIS_URL is no URL", 2)
+    if config.requires_tls(os.environ) and (gap := tls.unverified_redis(redis.connection_pool)):
+        return _complain(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}", 2)
     try:
         with closing(redis):
             if options.jobs or options.all or options.reason:

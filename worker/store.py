@@ -82,8 +82,8 @@ class Recorded(NamedTuple):
     inserted: frozenset[str]
     #: Statuses already on record for keys that were not inserted.
     known: dict[str, Status]
-    #: Refused by a constraint: its column or name.
-    refused: dict[str, str]
+    #: Refused by a constraint: its column or name. By outcome: another of the same key may be in.
+    refused: dict[Outcome, str]
     #: Stale tokens that were deleted.
     pruned: frozenset[str]
     #: Stale tokens whose device registered again after they were reported dead: it is alive.
@@ -98,13 +98,17 @@ def write(
 ) -> Recorded:
     """Record outcomes and prune stale tokens in one transaction.
 
-    Of outcomes with one key the first counts. Rows that PostgreSQL refuses (their user, chapter or rule does
-    not exist) are singled out; all others are recorded. Tokens are pruned whether or not a row was new.
-    Raises psycopg.Error with nothing written.
+    Of outcomes with one key the first counts that PostgreSQL takes. Those it refuses (their user, chapter or
+    rule does not exist) are singled out; all others are recorded. Tokens are pruned whether or not a row was
+    new. Raises psycopg.Error with nothing written.
     """
     first: dict[str, Outcome] = {}
+    again: list[Outcome] = []
     for outcome in outcomes:
-        first.setdefault(outcome.idempotency_key, outcome)
+        if outcome.idempotency_key in first:
+            again.append(outcome)
+        else:
+            first[outcome.idempotency_key] = outcome
     rows = [first[key] for key in sorted(first)]
     stale = list(stale)
     try:
@@ -115,8 +119,11 @@ def write(
         # Some row is bad. The foreign keys themselves tell which: reading the parent tables instead would
         # need privileges on them, and row level security there would make every parent look missing.
         with db.transaction(connection):
-            refused: dict[str, str] = {}
+            refused: dict[Outcome, str] = {}
             inserted = _insert_isolating(connection, rows, refused)
+            while heirs := _heirs(again, refused, inserted):
+                again = [outcome for outcome in again if outcome not in heirs]
+                inserted |= _insert_isolating(connection, list(heirs), refused)
             return _finish(connection, settings, rows, inserted, refused, stale)
 
 
@@ -159,12 +166,12 @@ def _finish(
     settings: Settings,
     rows: Sequence[Outcome],
     inserted: frozenset[str],
-    refused: dict[str, str],
+    refused: dict[Outcome, str],
     stale: list[StaleToken],
 ) -> Recorded:
     known: dict[str, Status] = {}
-    if len(inserted) + len(refused) < len(rows):
-        others = [r.idempotency_key for r in rows if r.idempotency_key not in inserted | refused.keys()]
+    if len(inserted) < len(rows):
+        others = [row.idempotency_key for row in rows if row.idempotency_key not in inserted]
         known = dict(connection.execute(SELECT_STATUSES, [others]).fetchall())
     return Recorded(inserted, known, refused, *_prune(connection, settings, stale))
 
@@ -188,8 +195,20 @@ def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozense
     return frozenset(key for (key,) in connection.execute(INSERT_OUTCOMES, columns(rows)))
 
 
+def _heirs(
+    again: Sequence[Outcome], refused: dict[Outcome, str], inserted: frozenset[str]
+) -> dict[Outcome, None]:
+    """The next outcome of each key that those before it left free because they were refused; by key."""
+    free = {outcome.idempotency_key for outcome in refused} - inserted
+    heirs: dict[str, Outcome] = {}
+    for outcome in again:
+        if outcome.idempotency_key in free and outcome not in refused:
+            heirs.setdefault(outcome.idempotency_key, outcome)
+    return {heirs[key]: None for key in sorted(heirs)}
+
+
 def _insert_isolating(
-    connection: psycopg.Connection, rows: Sequence[Outcome], refused: dict[str, str]
+    connection: psycopg.Connection, rows: Sequence[Outcome], refused: dict[Outcome, str]
 ) -> frozenset[str]:
     """Insert the rows that PostgreSQL takes; puts the others into `refused`, with the column to blame."""
     orphans: set[tuple[str, UUID]] = set()  # parents that turned out to be missing
@@ -201,7 +220,7 @@ def _insert_isolating(
                 return _insert(connection, rows)
         except _BAD_ROW as error:
             if len(rows) == 1:
-                blamed = refused[rows[0].idempotency_key] = _blame(error)
+                blamed = refused[rows[0]] = _blame(error)
                 if blamed in _PARENTS:
                     orphans.add((blamed, getattr(rows[0], blamed)))
                 return frozenset()
@@ -212,7 +231,7 @@ def _insert_isolating(
     def is_orphan(row: Outcome) -> bool:
         for parent in _PARENTS:
             if (parent, getattr(row, parent)) in orphans:
-                refused[row.idempotency_key] = parent
+                refused[row] = parent
                 return True
         return False
 

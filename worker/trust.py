@@ -14,6 +14,7 @@ import resource
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -97,7 +98,8 @@ def limit_memory() -> None:
     """Have this process refuse what asks for more memory: nine bytes of pickle can ask for 64 GB."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    with suppress(ValueError, OSError):  # macOS may refuse, and does not enforce it anyway
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def read_call(data: bytes) -> tuple[Any, ...]:

@@ -185,6 +185,44 @@ class TestRejected:
         assert [r.position for r in report.rejected] == list(spread)
         assert len(rows(connection)) == 1000 - bad
 
+    @pytest.mark.parametrize(
+        ("events", "rejected", "recorded"),
+        [
+            (["no chapter", "delivered"], [0], "delivered"),
+            (["no chapter", "no rule", "skipped", "delivered"], [0, 1], "skipped"),
+            (["no chapter", "no chapter", "delivered"], [0, 1], "delivered"),
+            (["no chapter", "delivered", "no chapter"], [0, 2], "delivered"),
+            (["delivered", "no chapter"], [], "delivered"),
+            (["no chapter", "no rule"], [0, 1], None),
+        ],
+    )
+    def test_a_rejected_event_leaves_its_key_to_the_next_that_has_it(
+        self,
+        run: Record,
+        connection: psycopg.Connection,
+        app: sample.App,
+        events: list[str],
+        rejected: list[int],
+        recorded: str | None,
+    ) -> None:
+        kinds = {
+            "delivered": make.event(app),
+            "skipped": make.event(app, results=[]),
+            "no chapter": make.event(app, chapter_id=make.stranger()),
+            "no rule": make.event(app, scenario_rule_id=make.stranger()),
+        }
+        report = run([kinds[kind] for kind in events])
+        assert [line.position for line in report.rejected] == rejected
+        assert rows(connection) == ([("key-0", recorded)] if recorded else [])
+        assert sum(report.summary[status] for status in ("delivered", "skipped")) == bool(recorded)
+
+    def test_also_to_that_of_another_job_in_one_transaction(
+        self, connection: psycopg.Connection, config: Settings, app: sample.App
+    ) -> None:
+        bad, good = [make.event(app, chapter_id=make.stranger())], [make.event(app)]
+        reports = record(connection, config, [judge(bad), judge(good)])
+        assert ([len(report.rejected) for report in reports], len(rows(connection))) == ([1, 0], 1)
+
     def test_a_job_of_strangers_only_is_rejected_whole(
         self, run: Record, connection: psycopg.Connection, app: sample.App
     ) -> None:

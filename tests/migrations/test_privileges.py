@@ -114,7 +114,7 @@ def do_the_workers_job(
         second = store.write(connection, settings, [outcome("a"), outcome("c", stranger), outcome("d")], [])
         assert second.inserted == {"d"}
         assert second.known == {"a": "delivered"}
-        assert second.refused == {"c": "peer_mentor_id"}
+        assert second.refused == {outcome("c", stranger): "peer_mentor_id"}
     assert database.run(f"select count(*) from {table}") == [(before - 1,)]
     database.run(f"delete from {LOG}")
 

@@ -552,16 +552,23 @@ def test_on_a_terminal_progress_is_shown(
 
 
 @pytest.mark.parametrize(
-    ("url", "status", "says"),
+    ("url", "require_tls", "status", "says"),
     [
-        ("S3CRET", 2, "REDIS_URL is no URL"),
-        ("redis://:S3CRET@127.0.0.1:1", 1, "check REDIS_URL"),
+        ("S3CRET", "0", 2, "REDIS_URL is no URL"),
+        ("redis://:S3CRET@127.0.0.1:1", "1", 1, "check REDIS_URL"),
+        ("redis://:S3CRET@redis.example:1", "1", 2, "reaches another host without TLS"),
     ],
 )
 def test_wrong_settings_are_named_and_not_shown(
-    url: str, status: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    url: str,
+    require_tls: str,
+    status: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setenv("NOTIFLOG_REQUIRE_TLS", require_tls)
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert replay.main([]) == status
     said = capsys.readouterr().err
