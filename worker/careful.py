@@ -2,6 +2,7 @@
 argument of a job, and ends with a non-zero status where somebody must act or start it anew.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -12,7 +13,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
-from worker import logs, preflight, sentry
+from worker import db, logs, preflight, sentry
 from worker.trust import PlainJsonSerializer, PlainSerializer, TrustedJob, TrustedQueue, limit_memory
 
 
@@ -41,6 +42,7 @@ class CarefulWorker(SimpleWorker):  # type: ignore[misc]
         }
         super().__init__(names, *args, **kwargs)
         self._ended_well = False
+        self._fault: db.DatabaseFault | None = None
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work as RQ's worker does, but end with a non-zero status where RQ's loop only logs an error."""
@@ -82,7 +84,14 @@ class CarefulWorker(SimpleWorker):  # type: ignore[misc]
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log why a job failed; RQ's own line quotes the exception and carries the job's arguments."""
         logs.error("job_failed", job=job.id, **logs.describe(exc_info[1]))
+        if isinstance(exc_info[1], db.DatabaseFault):
+            self._fault = exc_info[1]
         call_exception_handlers(self._exc_handlers, job, *exc_info)
+
+    def set_shutdown_requested_date(self) -> None:
+        """Tell others of the request to stop, if Redis is there: it must not raise inside whatever runs."""
+        with suppress(redis.RedisError):
+            super().set_shutdown_requested_date()
 
     def run_maintenance_tasks(self) -> None:
         """Run RQ's maintenance, after taking care of what it would fail on."""

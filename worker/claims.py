@@ -104,9 +104,9 @@ class Claims:
         #: Redis stayed away longer than the patience.
         self.lost = False
         lua = Path(__file__).with_name("lua")
-        self._claim, self._finish, self._release = (
+        self._claim, self._beat, self._finish, self._release = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("claim", "finish", "release")
+            for name in ("claim", "beat", "finish", "release")
         )
 
     def claim(self, most: int) -> Turn:
@@ -164,20 +164,9 @@ class Claims:
     def beat(self, members: Sequence[str]) -> None:
         """Say that this worker is alive, and that it still has these jobs."""
 
-        def beat() -> None:
-            seconds = self._redis.time()[0]
-            ttl = self._worker.worker_ttl + 60
-            with self._redis.pipeline() as pipeline:
-                pipeline.zadd(self._leases, {self._holder: seconds + LEASE})
-                if members:
-                    scores = dict.fromkeys(members, seconds + ttl)
-                    pipeline.zadd(self._started, scores, xx=True, gt=True)
-                self._worker.heartbeat(pipeline=pipeline)
-                pipeline.execute()
-
-        # A full Redis refuses this, but no claim, and each claim renews the lease as well.
-        with suppress(redis.OutOfMemoryError):
-            self.patiently(beat)
+        keys = (self._started, self._worker.key, self._worker.executions_key, self._leases)
+        arguments = (self._holder, LEASE, self._worker.worker_ttl, utcformat(now()), *members)
+        self.patiently(lambda: self._beat(keys, arguments))
 
     @contextmanager
     def kept(self, members: Sequence[str]) -> Iterator[None]:
@@ -186,7 +175,8 @@ class Claims:
 
         def keep() -> None:
             while not done.wait(LOOK_AROUND):
-                self.beat(members)
+                with suppress(SystemExit):  # ends nothing here, and Redis may come back
+                    self.beat(members)
 
         keeper = threading.Thread(target=keep, name="lease", daemon=True)
         keeper.start()
@@ -252,7 +242,9 @@ class Claims:
         pause = 0.25
         while True:
             try:
-                return call()
+                answer = call()
+                self.lost = False
+                return answer
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 if time.monotonic() > deadline:
                     self.lost = True

@@ -14,22 +14,27 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.suspension import is_suspended
+from rq.utils import now
 from rq.worker import WorkerStatus
 
 from worker import db, logs
 from worker.careful import CarefulWorker
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
 from worker.committers import CONNECTIONS, Committers, GivenUp
-from worker.jobs import Report
+from worker.jobs import Report, forget_killed_executions
 from worker.trust import UntrustedJob, why_unreadable
 from worker.turns import Rest, fault, run
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
 _GC_THRESHOLD = 200_000
+
+# Nothing else can be done with a job for RQ's own code then, and whoever takes it next would end of it.
+_FULL = "Redis is full: replay it when it has memory left"
 
 # How long the queue is left alone, in seconds, when it is empty and something is in flight.
 _MOMENT = 0.1
@@ -85,12 +90,15 @@ class DrainWorker(CarefulWorker):
             if not self._claims.lost:
                 self._settle(patience=self._patience)
         finally:
-            if not self._claims.lost:
-                self._release()
-                self._claims.leave()
-            self._committers.close()
-            with suppress(redis.RedisError):  # the worker's entry expires by itself
-                super().teardown()
+            try:
+                if not self._claims.lost:
+                    self._release()
+                    self._claims.recover(())  # the answer to a claim may have been lost
+                    self._claims.leave()
+            finally:
+                self._committers.close()
+                with suppress(redis.RedisError):  # the worker's entry expires by itself
+                    super().teardown()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
         """Shut down cold: what is not written within a second goes back to the queue."""
@@ -105,6 +113,7 @@ class DrainWorker(CarefulWorker):
         # RQ's own check writes a heartbeat each time, which a full Redis refuses.
         if self._claims.patiently(lambda: is_suspended(self.connection)):
             self._settle()
+            self._release()  # nobody keeps the lease of what waits meanwhile
             super().check_for_suspension(burst)
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
@@ -143,6 +152,9 @@ class DrainWorker(CarefulWorker):
                 continue
             most = TURN_JOBS if self._max_jobs is None else self._max_jobs - self._taken
             if most <= 0:
+                self._settle()  # the last turn may hold a job for RQ's ordinary path
+                if self._ordinary:
+                    continue
                 break
             turn = self._claims.claim(most)
             self._taken += len(turn.jobs)
@@ -176,6 +188,8 @@ class DrainWorker(CarefulWorker):
             with self._claims.kept([job.claimed.member]):
                 self.perform_job(job.job, queue, job.execution)
             self._ordinary.pop(0)
+            if self._fault:
+                raise SystemExit(f"Stopped: {self._fault}")
         elif job.suspect:
             self._settle()  # it shall not take others along
             self._start(job.jobs)
@@ -242,17 +256,20 @@ class DrainWorker(CarefulWorker):
     def _take_ordinary(self) -> Ordinary | None:
         """The next job that is no record of outcomes, once nothing else is in flight."""
         self._settle()
+        if not self._ordinary:
+            return None  # given back: the worker is to stop
         claimed = self._ordinary[0]
         if found := self._job(claimed):
             job, execution = found
-            with (
-                self.connection.pipeline() as pipeline
-            ):  # RQ's notes on an execution, which claiming left out
-                ttl = self.get_heartbeat_ttl(job)
-                execution.save(ttl, pipeline)
-                job.execution_registry.add(execution, ttl, pipeline)
-                pipeline.execute()
-            return Ordinary(claimed, job, execution)
+            try:
+                with self.connection.pipeline() as pipeline:  # RQ's notes on an execution
+                    ttl = self.get_heartbeat_ttl(job)
+                    execution.save(ttl, pipeline)
+                    job.execution_registry.add(execution, ttl, pipeline)
+                    pipeline.execute()
+                return Ordinary(claimed, job, execution)
+            except redis.OutOfMemoryError:
+                self._quarantine(claimed, _FULL)
         self._ordinary.pop(0)
         return None
 
@@ -264,9 +281,14 @@ class DrainWorker(CarefulWorker):
             return None
         try:
             job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
+        except NoSuchJobError:
+            self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
+            return None
         except Exception as error:
             self._quarantine(claimed, why_unreadable(error))
             return None
+        forget_killed_executions(job)
+        job.started_at = job.started_at or now()
         execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
         execution.created_at = job.started_at
         return job, execution
@@ -276,13 +298,19 @@ class DrainWorker(CarefulWorker):
         if found := self._job(claimed):
             job, execution = found
             job.retries_left = 0
-            self._finalize_failure(job, self.queues[0], execution, (type(error), error, None))
+            try:
+                self._finalize_failure(job, self.queues[0], execution, (type(error), error, None))
+            except redis.OutOfMemoryError:
+                self._quarantine(claimed, _FULL)
 
     def _succeed(self, claimed: Claimed, report: Report) -> None:
         """Finish one job that others wait for."""
         if found := self._job(claimed):
             job, execution = found
-            self._finalize_success(job, self.queues[0], execution, report.summary)
+            try:
+                self._finalize_success(job, self.queues[0], execution, report.summary)
+            except redis.OutOfMemoryError:
+                self._quarantine(claimed, _FULL)
 
     def _quarantine(self, claimed: Claimed, problem: str) -> None:
         self._claims.quarantine(claimed)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 from rq import Retry, get_current_job
 from rq.executions import Execution
+from rq.job import Job
 
 from worker import brake, db, hygiene, logs, sentry, store
 from worker.classify import Failure, Outcome, Status, fold, stale_tokens
@@ -67,7 +68,8 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """
     logs.setup()
     sentry.setup()
-    _forget_killed_executions()
+    if job := get_current_job():
+        forget_killed_executions(job)
     batch = judge(events)
     held = _held([batch])
     for pause in _pauses():
@@ -106,6 +108,18 @@ def sweep_tokens() -> dict[str, int]:
             return dict(hygiene.go_on(connection, settings(), job.connection))
     except psycopg.Error as error:
         raise db.DatabaseFault(db.explain(error)) from None
+
+
+def forget_killed_executions(job: Job) -> None:
+    """Take a job's expired executions out of RQ's list of them.
+
+    RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
+    again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
+    """
+    registry = job.execution_registry
+    for execution_id in registry.get_execution_ids():
+        if not job.connection.exists(Execution(execution_id, job.id, job.connection).key):
+            job.connection.zrem(registry.key, execution_id)
 
 
 def judge(payloads: object) -> Batch:
@@ -236,19 +250,6 @@ def _refusal(position: int, constraint: str) -> Rejected:
 def _plain(reason: str | None) -> str:
     # Free text of the producer's: what does not look like a name could be about a person.
     return reason if reason and _PLAIN_REASON.fullmatch(reason) else "other"
-
-
-def _forget_killed_executions() -> None:
-    """Take this job's expired executions out of RQ's list of them.
-
-    RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
-    again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
-    """
-    if job := get_current_job():
-        registry = job.execution_registry
-        for execution_id in registry.get_execution_ids():
-            if not job.connection.exists(Execution(execution_id, job.id, job.connection).key):
-                job.connection.zrem(registry.key, execution_id)
 
 
 def _held(batches: Sequence[Batch]) -> frozenset[Channel]:

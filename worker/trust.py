@@ -96,10 +96,10 @@ def inflate(data: bytes) -> bytes:
 
 def limit_memory() -> None:
     """Have this process refuse what asks for more memory: nine bytes of pickle can ask for 64 GB."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = min([MAX_MEMORY_BYTES, *(known for known in limits if known != resource.RLIM_INFINITY)])
     with suppress(ValueError, OSError):  # macOS may refuse, and does not enforce it anyway
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limits[1]))
 
 
 def read_call(data: bytes) -> tuple[Any, ...]:

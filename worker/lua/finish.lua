@@ -25,13 +25,17 @@ for at = 5, #ARGV, 5 do
   elseif redis.call('EXISTS', job .. ':dependents') == 1 then
     with_dependents[#with_dependents + 1] = id
   else
-    if ttl == 0 then
+    local status = redis.call('HGET', job, 'status')
+    if not status or status == 'queued' then
+      -- It was deleted meanwhile, and maybe enqueued anew under its old id.
+    elseif ttl == 0 then
       garbage[#garbage + 1] = job
       garbage[#garbage + 1] = results
-    elseif redis.call('EXISTS', job) == 1 then -- else it was deleted meanwhile
+    else
       redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
       redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
         'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now)
+      redis.call('HDEL', job, 'recoveries')
       kept[#kept + 1] = ttl == -1 and '+inf' or (ttl < 0 and ttl or now + ttl)
       kept[#kept + 1] = id
       if ttl > 0 then

@@ -19,7 +19,9 @@ for at = #ARGV, 4, -1 do
   local job = prefix .. ':job:' .. id
   if redis.call('ZSCORE', started, member) then
     local hash = redis.call('TYPE', job).ok == 'hash'
-    local worker = hash and redis.call('HGET', job, 'worker_name')
+    local found = hash and redis.call('HMGET', job, 'worker_name', 'status') or {}
+    local worker = found[1]
+    if found[2] == 'canceled' then hash = false end -- somebody wants it to run no more
     if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
     local recoveries = most > 0 and hash and redis.pcall('HINCRBY', job, 'recoveries', 1) or 0
     -- What RQ's ordinary path noted of the execution.

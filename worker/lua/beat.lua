@@ -1,0 +1,21 @@
+-- Say that a worker lives, and that it still has its jobs.
+--
+-- KEYS  1 started registry  2 worker  3 worker's executions  4 leases
+-- ARGV  1 lease holder  2 lease, seconds  3 worker TTL, seconds  4 now, RQ's text form
+--       then the members of the started registry that are this worker's
+
+local started, worker, executions, leases = unpack(KEYS)
+-- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): a worker that goes
+-- silent then would lose its jobs to the others.
+redis.call('ZREM', started, '')
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local ttl = tonumber(ARGV[3]) + 60
+
+redis.call('ZADD', leases, now + ARGV[2], ARGV[1])
+for at = 5, #ARGV do
+  redis.call('ZADD', started, 'XX', 'GT', now + ttl, ARGV[at])
+end
+redis.call('HSET', worker, 'last_heartbeat', ARGV[4])
+redis.call('EXPIRE', worker, ttl)
+redis.call('EXPIRE', executions, ttl)
