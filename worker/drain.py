@@ -14,38 +14,22 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job
 from rq.suspension import is_suspended
-from rq.utils import now
 from rq.worker import WorkerStatus
 
 from worker import db, logs
-from worker.careful import CarefulWorker
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
 from worker.committers import CONNECTIONS, Committers, GivenUp
-from worker.jobs import Report, forget_killed_executions
-from worker.trust import UntrustedJob, why_unreadable
+from worker.handover import HandingWorker, Ordinary
+from worker.trust import UntrustedJob
 from worker.turns import Rest, fault, run
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
 _GC_THRESHOLD = 200_000
 
-# Nothing else can be done with a job for RQ's own code then, and whoever takes it next would end of it.
-_FULL = "Redis is full: replay it when it has memory left"
-
 # How long the queue is left alone, in seconds, when it is empty and something is in flight.
 _MOMENT = 0.1
-
-
-class Ordinary(NamedTuple):
-    """A claimed job for RQ's ordinary path."""
-
-    claimed: Claimed
-    job: Job
-    execution: Execution
 
 
 class _InFlight(NamedTuple):
@@ -55,7 +39,7 @@ class _InFlight(NamedTuple):
     rest: "Future[Rest]"
 
 
-class DrainWorker(CarefulWorker):
+class DrainWorker(HandingWorker):
     """RQ worker for `worker.jobs.record_outcomes`: no fork, kept connections, many jobs a turn."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -115,16 +99,6 @@ class DrainWorker(CarefulWorker):
             self._settle()
             self._release()  # nobody keeps the lease of what waits meanwhile
             super().check_for_suspension(burst)
-
-    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """Say that this worker lives, once Redis is there, and unless it is too full for that."""
-        with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(lambda: super(DrainWorker, self).heartbeat(*args, **kwargs))
-
-    def set_state(self, *args: Any, **kwargs: Any) -> None:
-        """Say what this worker does, once Redis is there, and unless it is too full for that."""
-        with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(lambda: super(DrainWorker, self).set_state(*args, **kwargs))
 
     def run_maintenance_tasks(self) -> None:
         """Run RQ's maintenance, after taking over what it would fail."""
@@ -259,62 +233,12 @@ class DrainWorker(CarefulWorker):
         if not self._ordinary:
             return None  # given back: the worker is to stop
         claimed = self._ordinary[0]
-        if found := self._job(claimed):
-            job, execution = found
-            try:
-                with self.connection.pipeline() as pipeline:  # RQ's notes on an execution
-                    ttl = self.get_heartbeat_ttl(job)
-                    execution.save(ttl, pipeline)
-                    job.execution_registry.add(execution, ttl, pipeline)
-                    pipeline.execute()
-                return Ordinary(claimed, job, execution)
-            except redis.OutOfMemoryError:
-                self._quarantine(claimed, _FULL)
+        if ordinary := self._prepare(claimed):
+            return ordinary
         self._ordinary.pop(0)
         return None
 
-    # --- the rare, through RQ's own code -----------------------------------------------------------------
-
-    def _job(self, claimed: Claimed) -> tuple[Job, Execution] | None:
-        """The job for RQ's code; None if that cannot read it, or if it is no longer this worker's."""
-        if not self._claims.holds(claimed):
-            return None
-        try:
-            job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
-        except NoSuchJobError:
-            self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
-            return None
-        except Exception as error:
-            self._quarantine(claimed, why_unreadable(error))
-            return None
-        forget_killed_executions(job)
-        job.started_at = job.started_at or now()
-        execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
-        execution.created_at = job.started_at
-        return job, execution
-
-    def _fail(self, claimed: Claimed, error: Exception) -> None:
-        """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
-        if found := self._job(claimed):
-            job, execution = found
-            job.retries_left = 0
-            try:
-                self._finalize_failure(job, self.queues[0], execution, (type(error), error, None))
-            except redis.OutOfMemoryError:
-                self._quarantine(claimed, _FULL)
-
-    def _succeed(self, claimed: Claimed, report: Report) -> None:
-        """Finish one job that others wait for."""
-        if found := self._job(claimed):
-            job, execution = found
-            try:
-                self._finalize_success(job, self.queues[0], execution, report.summary)
-            except redis.OutOfMemoryError:
-                self._quarantine(claimed, _FULL)
-
-    def _quarantine(self, claimed: Claimed, problem: str) -> None:
-        self._claims.quarantine(claimed)
-        logs.error("job_quarantined", job=claimed.job_id, problem=problem)
+    # --- what this worker holds -------------------------------------------------------------------------
 
     def _release(self) -> None:
         """Give everything that is not finished back to the front of the queue."""

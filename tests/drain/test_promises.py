@@ -179,6 +179,15 @@ def test_max_jobs_counts_jobs_of_the_ordinary_path_too(queue: Queue, app: sample
     assert queue.count == 3
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_max_jobs_runs_a_sweep_that_it_took(queue: Queue, app: sample.App, drain: Drain, most: int) -> None:
+    sweep = queue.enqueue("worker.jobs.sweep_tokens")
+    jobs = enqueue_many(queue, app, 3)
+    drain(max_jobs=most)
+    assert (statuses([sweep]), queue.count) == (["finished"], 4 - most)
+    assert statuses(jobs[: most - 1]) == ["finished"] * (most - 1)
+
+
 def test_max_idle_time_ends_an_idle_worker(queue: Queue, app: sample.App, drain: Drain) -> None:
     jobs = enqueue_many(queue, app, 2)
     begun = time.monotonic()
@@ -217,6 +226,67 @@ def test_a_warm_shutdown_loses_nothing(
     assert 0 < queue.count < 3000, "the signal came before or after the work"
     assert (redis.zcard(STARTED), redis.llen(INTERMEDIATE), redis.zcard(LEASES)) == (0, 0, 0)
     assert rows(connection) + queue.count == redis.zcard(FINISHED) + queue.count == len(jobs)
+
+
+def test_a_job_cancelled_while_it_ran_is_not_given_back(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, closed: Closed
+) -> None:
+    jobs = enqueue_many(queue, app, 2)
+    with closed():
+        worker = start()
+        until(lambda: worker.logged("database_unavailable"))
+        jobs[0].cancel()
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert (statuses(jobs), queue.job_ids, redis.zcard(STARTED)) == (["canceled", "queued"], [jobs[1].id], 0)
+
+
+def test_a_job_enqueued_anew_under_the_id_of_one_that_runs_is_not_lost(
+    redis: Redis, queue: Queue, app: sample.App, database: str, start: Start, connection: psycopg.Connection
+) -> None:
+    old = queue.enqueue(JOB, [make.event(app)], job_id="fixed", result_ttl=0)
+    with log_table_locked(database):
+        worker = start("--burst")
+        until(lambda: waiting_writers(connection))
+        worker.send(signal.SIGSTOP)  # it shall not see the new one before the old one is finished
+        old.delete()
+        queue.enqueue(JOB, [make.event(app, 1)], job_id="fixed", result_ttl=0)
+    worker.send(signal.SIGCONT)
+    assert worker.wait() == 0
+    assert (rows(connection), queue.count, redis.zcard(STARTED)) == (2, 0, 0)
+
+
+def test_a_job_deleted_before_it_fails_leaves_nothing(
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    database: str,
+    start: Start,
+    connection: psycopg.Connection,
+) -> None:
+    job = queue.enqueue(JOB, [make.event(app), {}])
+    with log_table_locked(database):
+        worker = start("--burst")
+        until(lambda: waiting_writers(connection))
+        job.delete()
+    assert worker.wait() == 0
+    assert (worker.logged("job_quarantined"), redis.llen(QUARANTINE)) == ([], 0)
+    assert (redis.exists(job.key), redis.zcard(STARTED), redis.zcard(FAILED)) == (0, 0, 0)
+
+
+def test_a_lasting_database_fault_on_the_ordinary_path_stops_the_worker(
+    queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+) -> None:
+    datas = [Queue.prepare_data(JOB, args=([make.event(app, number)],)) for number in range(3)]
+    jobs = Group.create(queue.connection).enqueue_many(queue, datas)
+    with psycopg.connect(connection.info.dsn) as holder:
+        holder.execute("lock table public.follow_up_notification_log in exclusive mode")
+        worker = start("--burst")
+        until(lambda: waiting_writers(connection))
+        holder.execute("alter table public.follow_up_notification_log rename to elsewhere")
+    assert worker.wait() == 1
+    assert "python -m worker.migrate" in worker.logged("worker_stopped")[0]["problem"]
+    assert sorted(statuses(jobs)) == ["failed", "queued", "queued"]
 
 
 def test_a_warm_shutdown_gives_back_what_cannot_be_written(

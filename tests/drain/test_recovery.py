@@ -233,6 +233,25 @@ def test_a_claim_whose_answer_was_lost_is_found_again(
     assert (len(lost[0].jobs), statuses(jobs), redis.zcard(STARTED)) == (5, ["finished"] * 5, 0)
 
 
+def test_a_claim_whose_answer_was_lost_at_the_end_goes_back(
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    new_worker: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = enqueue_many(queue, app, 5)
+    original = Claims.claim
+
+    def claim(self: Claims, most: int) -> Any:
+        original(self, most)
+        return original(self, most)  # as if the first answer had got lost: now the queue looks empty
+
+    monkeypatch.setattr(Claims, "claim", claim)
+    new_worker().work(burst=True)
+    assert (statuses(jobs), queue.count, redis.zcard(STARTED)) == (["queued"] * 5, 5, 0)
+
+
 def give_up(redis: Redis, queue: Queue, drain: Drain, new_worker: Callable[..., Any], times: int) -> None:
     """Let a job's worker die again and again."""
     for _ in range(times):

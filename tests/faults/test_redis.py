@@ -11,8 +11,10 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 from redis.exceptions import OutOfMemoryError
-from rq import Retry
+from rq import Queue, Retry
+from rq.group import Group
 
+from tests import make
 from tests.drain.conftest import LEASES, STARTED, Started, until
 from tests.faults.conftest import JOBS, KINDS, OUTAGE, Postgres, Site, Sites, Valkey, left, writers
 from worker import sample
@@ -143,6 +145,36 @@ def test_a_running_draining_worker_empties_a_full_redis(
     finally:
         site.redis.config_set("maxmemory", 0)
     assert (left(mortal_postgres, mortal_database)[0], worker.process.poll()) == (2 * JOBS, None)
+
+
+@pytest.mark.parametrize("path", ["rejected", "grouped"])
+def test_a_job_for_rqs_own_code_does_not_end_a_worker_whose_redis_is_full(
+    volatile_sites: Sites,
+    mortal_postgres: Postgres,
+    mortal_database: str,
+    mortal_app: sample.App,
+    path: str,
+) -> None:
+    (site,) = volatile_sites("draining")
+    events = [make.event(mortal_app, 900), *([{}] if path == "rejected" else [])]
+    with locked(mortal_postgres, mortal_database):
+        site.enqueue(mortal_app, jobs=1)
+        worker = site.start(TEST_LOOK_AROUND="0.3")
+        until(lambda: writers(mortal_postgres, mortal_database) == 1)
+        data = Queue.prepare_data("worker.jobs.record_outcomes", (events,))
+        if path == "grouped":
+            (job,) = Group.create(site.redis).enqueue_many(site.queue, [data])
+        else:
+            (job,) = site.queue.enqueue_many([data])
+        site.enqueue(mortal_app, jobs=1, first=1)
+        site.redis.config_set("maxmemory", 1)
+    try:
+        until(lambda: worker.logged("job_quarantined"), 15)
+        until(lambda: left(mortal_postgres, mortal_database)[0] >= 4)
+    finally:
+        site.redis.config_set("maxmemory", 0)
+    assert [line["job"] for line in worker.logged("job_quarantined")] == [job.id]
+    assert (worker.process.poll(), site.redis.zcard("rq:wip:notiflog")) == (None, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"hygiene", "figures"},
     {"jobs", "tables", "charts"},
     {"committers", "careful", "page"},
-    {"turns"},
+    {"turns", "handover"},
     {"drain", "cron", "rqconfig"},
     {"sandbox", "sample", "sweep", "replay", "check", "report"},
     {"demo"},
