@@ -86,9 +86,7 @@ class HandingWorker(CarefulWorker):
         job, execution = found
         ttl = self.get_heartbeat_ttl(job)
         try:
-            with (
-                self.connection.pipeline() as pipeline
-            ):  # RQ's notes, which claiming left out
+            with self.connection.pipeline() as pipeline:  # RQ's notes, which claiming left out
                 execution.save(ttl, pipeline)
                 job.execution_registry.add(execution, ttl, pipeline)
                 pipeline.execute()

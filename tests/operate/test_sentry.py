@@ -122,7 +122,7 @@ def test_hears_of_the_brake_and_of_jobs_set_aside_but_of_no_lesser_line(
     redis: Redis, queue: Queue, app: sample.App, start: Start, sentry: Sentry
 ) -> None:
     queue.enqueue(JOB, [make.event(app, n, results=[make.unregistered(f"MARK-{n}")]) for n in range(50)])
-    put(redis, "unreadable", call([]), timeout="MARK")
+    put(redis, "unreadable", call([]), result_ttl="MARK")
     assert start("--burst", SENTRY_DSN=sentry.dsn).wait() == 0
     assert sorted(event["tags"]["event"] for event in sentry.events) == ["brake_on", "job_quarantined"]
     assert sentry.event("brake_on")["extra"]["dead"] == 50
