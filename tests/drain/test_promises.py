@@ -234,7 +234,7 @@ def test_a_job_cancelled_while_it_ran_is_not_given_back(
     jobs = enqueue_many(queue, app, 2)
     with closed():
         worker = start()
-        until(lambda: worker.logged("database_unavailable"))
+        until(lambda: redis.zcard(STARTED) == 2)
         jobs[0].cancel()
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
