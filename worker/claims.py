@@ -35,7 +35,7 @@ REDIS_PATIENCE = 60.0
 
 #: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
 TURN_JOBS = 512
-TURN_BYTES = 524288
+TURN_BYTES = 192 << 10
 #: No job of ours stores more; a hash with more is not worth the memory.
 LARGEST_JOB = 16 << 20
 
@@ -163,7 +163,6 @@ class Claims:
 
     def beat(self, members: Sequence[str]) -> None:
         """Say that this worker is alive, and that it still has these jobs."""
-
         keys = (self._started, self._worker.key, self._worker.executions_key, self._leases)
         arguments = (self._holder, LEASE, self._worker.worker_ttl, utcformat(now()), *members)
         self.patiently(lambda: self._beat(keys, arguments))

@@ -14,7 +14,7 @@ from redis import Redis, RedisError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import now, utcformat
 
-from worker import config, tls
+from worker import config, probe, tls
 from worker.claims import MOST_RECOVERIES
 from worker.enqueue import QUEUE
 from worker.failures import REASONS, StoppedJob, failed_key, raw_id, stopped_jobs
@@ -64,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List, replay or discard stopped jobs; returns the exit status."""
     options = _parse(arguments)
     try:
-        redis = Redis.from_url(
-            os.environ.get("RQ_REDIS_URL") or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
-        )
+        redis = probe.client(os.environ)
     except ValueError:
         return _complain("REDIS_URL is no URL", 2)
     if config.requires_tls(os.environ) and (gap := tls.unverified_redis(redis.connection_pool)):
