@@ -25,7 +25,7 @@ T = TypeVar("T")
 # How long a silent worker keeps its jobs, in seconds of the Redis server's clock. With a look around every
 # LOOK_AROUND seconds, a killed worker's jobs run elsewhere after at most 20 s.
 LEASE = 15
-LOOK_AROUND = 5
+LOOK_AROUND = 5.0
 
 # A job is taken over this often; after that it is suspected of killing its workers, and fails.
 MOST_RECOVERIES = 3

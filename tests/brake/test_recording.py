@@ -6,39 +6,19 @@ from typing import Any
 import psycopg
 import pytest
 from redis import Redis
-from rq import Queue, SimpleWorker
+from rq import Queue
 
 from tests import make
-from tests.drain.conftest import Drain, drain, new_worker, queue, statuses
+from tests.drain.conftest import JOB, Work, drain, new_worker, queue, rows, statuses, work
 from worker import brake, sample, store
 
-__all__ = ["drain", "new_worker", "queue"]
+__all__ = ["drain", "new_worker", "queue", "work"]
 
 Logged = Callable[[], list[dict[str, Any]]]
-Work = Callable[[], None]
-JOB = "worker.jobs.record_outcomes"
-
-
-@pytest.fixture(params=["draining", "stock"])
-def work(request: pytest.FixtureRequest, drain: Drain, new_worker: Callable[..., Any]) -> Work:
-    """Run a worker of either kind until the queue is empty."""
-
-    def work() -> None:
-        if request.param == "draining":
-            drain()
-        else:
-            new_worker(SimpleWorker).work(burst=True)
-
-    return work
 
 
 def tokens(connection: psycopg.Connection) -> int:
     (n,) = connection.execute("select count(*) from public.device_tokens").fetchone() or (0,)
-    return int(n)
-
-
-def rows(connection: psycopg.Connection) -> int:
-    (n,) = connection.execute("select count(*) from public.follow_up_notification_log").fetchone() or (0,)
     return int(n)
 
 

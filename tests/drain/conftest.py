@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from redis import Redis
 from redis.client import PubSubWorkerThread
-from rq import Queue
+from rq import Queue, SimpleWorker
 from rq.job import Job
 
 from tests import make
@@ -80,6 +80,10 @@ class Start(Protocol):
     def __call__(self, *options: str, **environment: str) -> Started: ...
 
 
+#: Run a worker until the queue is empty.
+Work = Callable[[], None]
+
+
 @pytest.fixture
 def queue(redis: Redis) -> Queue:
     """The queue as a producer sees it."""
@@ -123,6 +127,19 @@ def drain(new_worker: Callable[..., Any]) -> Drain:
         return worker
 
     return run
+
+
+@pytest.fixture(params=["draining", "stock"])
+def work(request: pytest.FixtureRequest, drain: Drain, new_worker: Callable[..., Any]) -> Work:
+    """Run a worker of either kind until the queue is empty."""
+
+    def work() -> None:
+        if request.param == "draining":
+            drain()
+        else:
+            new_worker(SimpleWorker).work(burst=True)
+
+    return work
 
 
 @pytest.fixture

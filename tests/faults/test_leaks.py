@@ -31,8 +31,10 @@ from tests.drain.test_trust import Calls
 from tests.faults.fuzz import failure, rejected_positions
 from tests.faults.strategies import EVENT_FIELDS, RESULT_FIELDS
 from tests.scheduler.conftest import Fcm
-from tests.sweep.conftest import fcm  # noqa: F401 - a fixture
+from tests.sweep.conftest import fcm
 from worker import demo, hygiene, sample, sandbox, sweep
+
+__all__ = ["fcm"]  # a fixture
 
 MARK = "S3CRET"
 #: An id that no table knows: the details of a foreign key's violation quote it.
@@ -471,7 +473,7 @@ def test_addresses_of_a_worker(
 
 
 def test_a_sweep_whose_answers_quote_the_token(
-    fcm: Fcm,  # noqa: F811
+    fcm: Fcm,
     connection: psycopg.Connection,
     app: sample.App,
     redis: Redis,

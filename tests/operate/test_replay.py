@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 from redis import Redis
-from rq import Queue, Retry, SimpleWorker, Worker
+from rq import Queue, Retry, Worker
 from rq.job import Job
 
 from tests import make
@@ -23,6 +22,7 @@ from tests.drain.conftest import (
     STARTED,
     Drain,
     Start,
+    Work,
     call,
     drain,
     environment,
@@ -31,34 +31,20 @@ from tests.drain.conftest import (
     start,
     statuses,
     until,
+    work,
 )
 from tests.operate.test_failures import REJECTED, fail, set_aside
 from worker import replay, sample
 from worker.drain import DrainWorker
 
-__all__ = ["drain", "environment", "new_worker", "queue", "start"]
+__all__ = ["drain", "environment", "new_worker", "queue", "start", "work"]
 
 pytestmark = pytest.mark.usefixtures("address")
-
-Work = Callable[[], None]
 
 
 @pytest.fixture
 def address(valkey_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", valkey_url)
-
-
-@pytest.fixture(params=["draining", "stock"])
-def work(request: pytest.FixtureRequest, drain: Drain, new_worker: Callable[..., Any]) -> Work:
-    """Run a worker of either kind until the queue is empty."""
-
-    def work() -> None:
-        if request.param == "draining":
-            drain()
-        else:
-            new_worker(SimpleWorker).work(burst=True)
-
-    return work
 
 
 def places(redis: Any) -> dict[str, list[str]]:

@@ -10,31 +10,28 @@ from rq import Queue, SimpleWorker
 from rq.cron import CronScheduler
 
 from tests import make
-from tests.drain.conftest import STARTED, Drain, drain, failure, new_worker, queue, rows, statuses
+from tests.drain.conftest import (
+    JOB,
+    STARTED,
+    Drain,
+    Work,
+    drain,
+    failure,
+    new_worker,
+    queue,
+    rows,
+    statuses,
+    work,
+)
 from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import DEAD, Register, left
 from worker import dryrun, sample
 from worker.dryrun import NoProject
 from worker.jobs import sweep_tokens
 
-__all__ = ["drain", "new_worker", "queue"]
+__all__ = ["drain", "new_worker", "queue", "work"]
 
-Work = Callable[[], None]
 SWEEP = "worker.jobs.sweep_tokens"
-RECORD = "worker.jobs.record_outcomes"
-
-
-@pytest.fixture(params=["draining", "stock"])
-def work(request: pytest.FixtureRequest, drain: Drain, new_worker: Callable[..., Any]) -> Work:
-    """Run a worker of either kind until the queue is empty."""
-
-    def work() -> None:
-        if request.param == "draining":
-            drain()
-        else:
-            new_worker(SimpleWorker).work(burst=True)
-
-    return work
 
 
 def test_it_prunes_amid_other_jobs_and_costs_them_nothing(
@@ -49,9 +46,9 @@ def test_it_prunes_amid_other_jobs_and_costs_them_nothing(
     tokens = register(20)
     fcm.answers = {tokens[3]: DEAD}
     jobs = [
-        queue.enqueue(RECORD, [make.event(app, 1)]),
+        queue.enqueue(JOB, [make.event(app, 1)]),
         queue.enqueue(SWEEP),
-        queue.enqueue(RECORD, [make.event(app, 2)]),
+        queue.enqueue(JOB, [make.event(app, 2)]),
     ]
     work()
     assert (statuses(jobs), rows(connection)) == (["finished"] * 3, 2)

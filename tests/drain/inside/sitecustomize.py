@@ -1,16 +1,34 @@
 """On the path of a worker's process, this changes it from inside, as its environment says."""
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
-from worker import claims, events
+from worker import claims, db, events
 
 if seconds := os.environ.get("TEST_LEASE"):
     # Before `worker.drain` copies them.
     claims.LEASE = int(seconds)
     claims.LOOK_AROUND = 1
+
+if seconds := os.environ.get("TEST_LOOK_AROUND"):
+    claims.LOOK_AROUND = float(seconds)
+
+if seconds := os.environ.get("TEST_REDIS_PATIENCE"):
+    claims.REDIS_PATIENCE = float(seconds)
+
+if seconds := os.environ.get("TEST_PATIENCE"):
+    # How long a stopping worker waits for what is being written.
+    db.STATEMENT_TIMEOUT = int(seconds)
+
+if limits := os.environ.get("TEST_LIMITS"):
+    # Limits of a transaction, for instance `lock_timeout=300ms`, more of them after commas.
+    for limit in limits.split(","):
+        name, _, value = limit.partition("=")
+        db._LIMITS, changed = re.subn(rf"'{name}', '\w+'", f"'{name}', '{value}'", db._LIMITS)
+        assert changed == 1, f"no {name} in the settings of a transaction"
 
 if mark := os.environ.get("TEST_DIES_OF"):
     # Die of events skipped for this reason, as of a crash in a library.
