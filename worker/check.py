@@ -19,6 +19,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import is_suspended
 
 from worker import brake, config, db, migrate, probe, tls
+from worker.enqueue import QUEUE
 from worker.preflight import Finding, database_findings, redis_findings
 from worker.trust import quarantine_key
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--queue", default="notiflog", help="the queue to look at (%(default)s)")
+    parser.add_argument("--queue", default=QUEUE, help="the queue to look at (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(arguments)
 

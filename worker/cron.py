@@ -5,11 +5,12 @@ One such process is enough. It enqueues; the workers do the work.
 
 from rq import cron
 
+from worker.enqueue import QUEUE
 from worker.jobs import sweep_tokens
 
 cron.register(
     sweep_tokens,
-    queue_name="notiflog",
+    queue_name=QUEUE,
     cron="* * * * *",  # some seconds of the table a minute, so that no outcome waits long behind it
     job_timeout=900,  # FCM may be slow
     result_ttl=0,

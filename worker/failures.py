@@ -16,6 +16,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.registry import FailedJobRegistry
 
 from worker.claims import LARGEST_JOB
+from worker.enqueue import QUEUE
 from worker.trust import UntrustedJob, inflate, quarantine_key, read_call, unreadable_field
 
 State = Literal["failed", "quarantined"]
@@ -53,7 +54,7 @@ class StoppedJob(NamedTuple):
     rejected: tuple[str, ...]
 
 
-def stopped_jobs(redis: Redis, queue: str = "notiflog", *, count_events: bool = True) -> Iterator[StoppedJob]:
+def stopped_jobs(redis: Redis, queue: str = QUEUE, *, count_events: bool = True) -> Iterator[StoppedJob]:
     """The failed jobs of `queue`, those first whose record expires first, and then the quarantined ones.
 
     The ids are taken once, at the start: a job that stops again meanwhile does not come twice.

@@ -19,6 +19,7 @@ from psycopg import errors
 from redis import RedisError
 
 from worker import config, db, probe
+from worker.enqueue import QUEUE
 from worker.figures import Counts, Report, Stopped, read_outcomes, read_stopped
 from worker.tables import ASCII_BLOCKS, BLOCKS, as_text
 
@@ -136,7 +137,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timezone", type=_timezone, default="UTC", metavar="NAME", help="whose days (default: %(default)s)"
     )
-    parser.add_argument("--queue", default="notiflog", help="whose failed jobs (default: %(default)s)")
+    parser.add_argument("--queue", default=QUEUE, help="whose failed jobs (default: %(default)s)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all that is known, as JSON")
     form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with charts")

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -90,16 +90,22 @@ class Postgres:
     def stop(self) -> None:
         sandbox.stop(self._process, signal.SIGINT)
 
-    def freeze(self) -> None:
-        """Stop every process of the server in its tracks: nothing is closed, nothing answers."""
-        pids = self.admin("select pid from pg_stat_activity where pid <> pg_backend_pid()")
-        self._frozen = [self._process.pid, *(pid for (pid,) in pids)]
-        for pid in self._frozen:
-            os.kill(pid, signal.SIGSTOP)
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every process of the server stands still: nothing is closed, nothing answers."""
+        with ExitStack() as thaw:
 
-    def thaw(self) -> None:
-        for pid in self._frozen:
-            os.kill(pid, signal.SIGCONT)
+            def freeze(pid: int) -> None:
+                os.kill(pid, signal.SIGSTOP)
+                thaw.callback(os.kill, pid, signal.SIGCONT)
+
+            with closing(psycopg.connect(self.url())) as connection:
+                # First the one that starts and buries the others: from now on they neither come nor go.
+                freeze(self._process.pid)
+                others = "select pid from pg_stat_activity where pid <> pg_backend_pid()"
+                for (pid,) in connection.execute(others).fetchall():
+                    freeze(pid)
+            yield
 
     def _answers(self) -> bool:
         try:

@@ -311,9 +311,8 @@ def test_a_server_that_freezes_is_waited_for(
     with locked(place):
         workers = [site.start("--burst") for site in both]
         until(lambda: writers(mortal_postgres, mortal_database) == len(KINDS))
-        mortal_postgres.freeze()
-        time.sleep(2)
-        mortal_postgres.thaw()
+        with mortal_postgres.frozen():
+            time.sleep(2)
     assert [worker.wait() for worker in workers] == [0, 0]
     assert ([site.unfinished() for site in both], left(mortal_postgres, mortal_database)) == ([{}, {}], ALL)
 
@@ -367,11 +366,8 @@ def test_a_draining_worker_that_is_told_to_stop_does_so_and_gives_its_jobs_back(
             until(lambda: waits(worker))
             stop(worker, how)
         else:
-            mortal_postgres.freeze()
-            try:
+            with mortal_postgres.frozen():
                 stop(worker, how)
-            finally:
-                mortal_postgres.thaw()
     assert (statuses(jobs), site.unfinished()) == (["queued"] * JOBS, {"queued": JOBS})
 
 
