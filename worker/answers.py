@@ -137,6 +137,8 @@ def read_apns(status: int | None, body: object) -> ApnsAnswer:
 
 
 def _read_body(body: object) -> tuple[Shape, Any]:
+    if isinstance(body, dict):
+        return "object", body
     if isinstance(body, bytes | bytearray):
         body = bytes(body).decode(errors="replace")
     if isinstance(body, str):

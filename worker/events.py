@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
@@ -61,11 +62,14 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _check_time("attempted_at", self.attempted_at)
         if (self.date_window is None) == (self.idempotency_key is None):
             raise ValueError("exactly one of idempotency_key and date_window is needed")
-        _check_text("idempotency_key", self.idempotency_key or "")
-        _check_text("date_window", self.date_window or "")
-        _check_text("skipped", self.skipped or "")
-        if self.skipped is not None and self.results:
-            raise ValueError("skipped: cannot stand together with results")
+        if self.idempotency_key is not None:
+            _check_text("idempotency_key", self.idempotency_key)
+        if self.date_window is not None:
+            _check_text("date_window", self.date_window)
+        if self.skipped is not None:
+            _check_text("skipped", self.skipped)
+            if self.results:
+                raise ValueError("skipped: cannot stand together with results")
 
     @property
     def key(self) -> str:
@@ -112,8 +116,11 @@ def decode(payload: object) -> Event:
         raise InvalidEvent("$", _SURROGATE) from None
 
 
-def decode_all(payloads: Iterable[object]) -> tuple[list[tuple[int, Event]], list[Rejected]]:
+def decode_all(payloads: Sequence[object]) -> tuple[list[tuple[int, Event]], list[Rejected]]:
     """Check a job's payloads; the good ones keep their position, the bad ones say what is wrong with them."""
+    with suppress(msgspec.ValidationError, UnicodeEncodeError):
+        # Usually all are good; converted in one call they take half the time.
+        return list(enumerate(msgspec.convert(payloads, list[Event]))), []
     events: list[tuple[int, Event]] = []
     rejected: list[Rejected] = []
     for position, payload in enumerate(payloads):

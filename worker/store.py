@@ -192,7 +192,7 @@ def columns(rows: Sequence[Outcome]) -> list[list[Any]]:
 def _insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
     if not rows:
         return frozenset()
-    return frozenset(key for (key,) in connection.execute(INSERT_OUTCOMES, columns(rows)))
+    return frozenset([key for (key,) in connection.execute(INSERT_OUTCOMES, columns(rows)).fetchall()])
 
 
 def _heirs(
