@@ -19,9 +19,6 @@ from worker.jobs import Batch, Report, outcomes, record
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: While one turn is judged, another's statements run and a third is committed. More gains nothing.
-CONNECTIONS = 3
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
 
 
@@ -34,7 +31,7 @@ class Committers:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = brake.impatient(redis)
-        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="commit")
+        self._threads = ThreadPoolExecutor(settings().connections, thread_name_prefix="commit")
         self._connections: dict[int, psycopg.Connection] = {}  # by thread
         self._stopping = threading.Event()
 

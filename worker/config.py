@@ -29,12 +29,16 @@ class Settings:
     token_column: str = "token"  # noqa: S105 - a column's name
     #: When the device last registered that token; None: the table does not know, and no guard is possible.
     token_registered_column: str | None = "updated_at"  # noqa: S105 - a column's name
+    #: How many connections a draining worker writes over, side by side.
+    connections: int = 3
 
 
 # Stricter than PostgreSQL: a name that needs quoting here is far more likely a mistake (or an attack,
 # NUL cuts a quoted name short) than a table.
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _NAME_RULE = "lower-case letters, digits and underscores, at most 63"
+
+_CONNECTIONS = re.compile(r"[1-8]")
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -86,6 +90,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             f"NOTIFLOG_TOKEN_REGISTERED_COLUMN must be a column name ({_NAME_RULE}) "
             "or empty when the table has none"
         )
+    connections = environ.get("NOTIFLOG_CONNECTIONS") or "3"
+    if not _CONNECTIONS.fullmatch(connections):
+        problems.append("NOTIFLOG_CONNECTIONS must be a number from 1 to 8 (connections to PostgreSQL)")
 
     if problems:
         raise ConfigError("\n".join(problems))
@@ -94,6 +101,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         token_table=table,
         token_column=column,
         token_registered_column=registered or None,
+        connections=int(connections),
     )
 
 

@@ -19,7 +19,8 @@ from rq.worker import WorkerStatus
 
 from worker import db, logs
 from worker.claims import LOOK_AROUND, TURN_JOBS, Claimed, Claims, Turn
-from worker.committers import CONNECTIONS, Committers, GivenUp
+from worker.committers import Committers, GivenUp
+from worker.config import settings
 from worker.handover import HandingWorker, Ordinary
 from worker.trust import UntrustedJob
 from worker.turns import Rest, fault, run
@@ -170,7 +171,7 @@ class DrainWorker(HandingWorker):
             self._settle()
         else:
             self._start(job.jobs)
-            self._settle(len(self._in_flight) - CONNECTIONS)
+            self._settle(len(self._in_flight) - settings().connections)
 
     def _start(self, jobs: list[Claimed]) -> None:
         rest = self._committers.submit(

@@ -47,7 +47,6 @@ from tests.drain.conftest import (
 )
 from worker import sample, sandbox, store
 from worker.claims import TURN_JOBS
-from worker.committers import CONNECTIONS
 from worker.drain import DrainWorker
 
 Logged = Callable[[], list[dict[str, Any]]]
@@ -403,6 +402,26 @@ def test_a_shutdown_command_ends_the_worker(redis: Redis, start: Start) -> None:
     assert worker.wait() == 0
 
 
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_worker_writes_over_as_many_connections_as_it_is_told(
+    redis: Redis,
+    queue: Queue,
+    app: sample.App,
+    start: Start,
+    database: str,
+    connection: psycopg.Connection,
+    connections: int,
+) -> None:
+    jobs = enqueue_many(queue, app, (connections + 2) * TURN_JOBS)
+    with log_table_locked(database):
+        worker = start("--burst", NOTIFLOG_CONNECTIONS=str(connections))
+        # One turn more is claimed than can be written.
+        until(lambda: redis.zcard(STARTED) == (connections + 1) * TURN_JOBS)
+        until(lambda: waiting_writers(connection) >= connections)
+        writers = waiting_writers(connection)
+    assert (worker.wait(), writers, rows(connection)) == (0, connections, len(jobs)), worker.output
+
+
 def test_a_pool_of_workers_shares_the_queue(
     redis: Redis,
     queue: Queue,
@@ -416,7 +435,7 @@ def test_a_pool_of_workers_shares_the_queue(
     with ThreadPoolExecutor(1) as thread:
         with log_table_locked(database):
             running = thread.submit(rq, environment, "worker-pool", "notiflog", *options)
-            until(lambda: redis.zcard(STARTED) > (CONNECTIONS + 1) * TURN_JOBS)  # more than one can hold
+            until(lambda: redis.zcard(STARTED) > 4 * TURN_JOBS)  # more than one can hold, with 3 connections
         ran = running.result()
     assert ran.returncode == 0, ran.stderr
     assert (rows(connection), redis.zcard(FINISHED), queue.count) == (len(jobs), len(jobs), 0)

@@ -25,6 +25,7 @@ def test_a_database_is_all_that_has_to_be_set() -> None:
         token_table=("public", "device_tokens"),
         token_column="token",
         token_registered_column="updated_at",
+        connections=3,
     )
 
 
@@ -68,6 +69,16 @@ def test_an_empty_registered_column_says_that_the_table_has_none() -> None:
 )
 def test_whatever_libpq_reads_is_a_database_url(url: str) -> None:
     assert read_settings({"DATABASE_URL": url}).database_url == url
+
+
+def test_a_worker_s_connections() -> None:
+    assert read_settings({"DATABASE_URL": URL, "NOTIFLOG_CONNECTIONS": "1"}).connections == 1
+
+
+@pytest.mark.parametrize("value", ["0", "9", "-1", "10", "1.5", "two", " "])
+def test_a_number_of_connections_that_makes_no_sense_is_refused(value: str) -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_CONNECTIONS=value)
+    assert problem.startswith("NOTIFLOG_CONNECTIONS must be a number from 1 to 8")
 
 
 def test_other_variables_are_none_of_its_business() -> None:
