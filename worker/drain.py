@@ -63,10 +63,10 @@ class DrainWorker(HandingWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Get ready, or refuse to start."""
         self._claims = Claims(self)
-        self._committers = Committers(self.connection)
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         super().bootstrap(*args, **kwargs)
+        self._committers = Committers(self.connection)
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""

@@ -229,5 +229,5 @@ def test_any_other_value_is_refused() -> None:
 def test_settings_do_not_show_the_database_url() -> None:
     assert repr(read_settings({"DATABASE_URL": URL})) == (
         "Settings(token_table=('public', 'device_tokens'), token_column='token', "
-        "token_registered_column='updated_at')"
+        "token_registered_column='updated_at', connections=3)"
     )

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from worker import claims, db, events
+from worker import claims, db
 
 if seconds := os.environ.get("TEST_LEASE"):
     # Before `worker.drain` copies them.
@@ -32,14 +32,18 @@ if limits := os.environ.get("TEST_LIMITS"):
 
 if mark := os.environ.get("TEST_DIES_OF"):
     # Die of events skipped for this reason, as of a crash in a library.
-    decode = events.decode
+    from worker import jobs
+    from worker.classify import Outcome
+    from worker.events import Event
 
-    def dying(payload: Any) -> Any:
-        if isinstance(payload, dict) and payload.get("skipped") == mark:
+    fold = jobs.fold
+
+    def dying(event: Event) -> Outcome:
+        if event.skipped == mark:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(payload)
+        return fold(event)
 
-    events.decode = dying
+    jobs.fold = dying
 
 if directory := os.environ.get("TEST_FAIL_POINTS"):
     import fail_points  # type: ignore[import-not-found]  # a neighbour, on the same path
