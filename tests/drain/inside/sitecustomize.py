@@ -4,7 +4,6 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
 from worker import claims, db
 
@@ -32,18 +31,17 @@ if limits := os.environ.get("TEST_LIMITS"):
 
 if mark := os.environ.get("TEST_DIES_OF"):
     # Die of events skipped for this reason, as of a crash in a library.
-    from worker import jobs
-    from worker.classify import Outcome
+    from worker import classify
     from worker.events import Event
 
-    fold = jobs.fold
+    fold = classify.fold
 
-    def dying(event: Event) -> Outcome:
+    def dying(event: Event) -> classify.Outcome:
         if event.skipped == mark:
             os.kill(os.getpid(), signal.SIGKILL)
         return fold(event)
 
-    jobs.fold = dying
+    classify.fold = dying  # before `worker.jobs` copies it
 
 if directory := os.environ.get("TEST_FAIL_POINTS"):
     import fail_points  # type: ignore[import-not-found]  # a neighbour, on the same path
