@@ -196,7 +196,7 @@ SYSTEMS: list[tuple[str, Callable[[Bench, Payload, int], float], int, int]] = [
     ("Celery, 1 process", celery(1), 2_000, 40_000),
     ("dramatiq, 8 threads", dramatiq(1), 8_000, 60_000),
     ("DrainWorker, 1 process", rq(DRAIN, 1), 60_000, 160_000),
-    # Four processes on two cores, PostgreSQL's included, are enough.
+    ("DrainWorker, 2 processes", rq(DRAIN, 2), 60_000, 160_000),
     (
         "DrainWorker, 2 processes, 1 connection each",
         rq(DRAIN, 2, NOTIFLOG_CONNECTIONS="1"),
