@@ -29,7 +29,8 @@ class Settings:
     token_column: str = "token"  # noqa: S105 - a column's name
     #: When the device last registered that token; None: the table does not know, and no guard is possible.
     token_registered_column: str | None = "updated_at"  # noqa: S105 - a column's name
-    #: How many connections a draining worker writes over, side by side.
+    #: How many connections a draining worker writes over: while one turn is judged, another's statements run
+    #: and a third is committed. More gains nothing.
     connections: int = 3
 
 

@@ -681,5 +681,12 @@ def test_no_refused_event_takes_the_others_with_it() -> None:
     assert ([position for position, _ in events], len(rejected)) == ([0, 6], len(bad))
 
 
+@pytest.mark.parametrize("container", [list, tuple])
+def test_good_events_are_the_same_alone_and_together(container: type) -> None:
+    payloads = [_payload(idempotency_key="a"), _with_result(token="b"), _payload(final=False)]
+
+    assert decode_all(container(payloads)) == (list(enumerate(map(decode, payloads))), [])
+
+
 def test_an_empty_job_holds_no_events() -> None:
     assert decode_all([]) == ([], [])
