@@ -15,7 +15,10 @@ import pytest
 from psycopg import sql
 from redis import Redis
 
-from worker import db, logs, migrate, sample, sandbox
+from worker import logs
+from worker.demo import sample, sandbox
+from worker.servers.migrations import apply, pending
+from worker.servers.postgres import connect
 
 # Whatever the developer's shell exports must not reach a test, least of all a real database's address.
 for name in [
@@ -69,9 +72,9 @@ def app(postgres: sandbox.Postgres) -> sample.App:
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
         admin.execute("create database migrated")
     sandbox.create_app_tables(postgres.url("migrated"))
-    with db.connect(postgres.url("migrated")) as connection:
-        for migration in migrate.pending(connection):
-            migrate.apply(connection, migration)
+    with connect(postgres.url("migrated")) as connection:
+        for migration in pending(connection):
+            apply(connection, migration)
         return sample.make_app(connection, users=20)
 
 
@@ -84,7 +87,7 @@ def database(postgres: sandbox.Postgres, app: sample.App) -> Iterator[str]:
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection]:
     """A connection to `database` as the jobs open theirs."""
-    with db.connect(database) as connection:
+    with connect(database) as connection:
         yield connection
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from worker import sample
+from worker.demo import sample
 
 SENT_AT = "2026-11-16T06:00:00Z"
 

@@ -15,13 +15,17 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from redis import Redis, RedisError, ResponseError
 from rq import Queue
-from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import is_suspended
 
-from worker import brake, config, db, migrate, probe, tls
-from worker.enqueue import QUEUE
-from worker.preflight import Finding, database_findings, redis_findings
-from worker.trust import quarantine_key
+from . import NAME
+from .queue.keys import PREFIX, QUEUE, quarantine_key
+from .queue.workers import age, listening
+from .record import brake
+from .servers import postgres, tls
+from .servers.findings import Finding, database_findings, redis_findings
+from .servers.migrations import pending
+from .servers.redis import client
+from .servers.settings import ConfigError, Settings, read_settings, requires_tls
 
 #: Seconds for all questions to one server.
 PATIENCE = 20.0
@@ -80,8 +84,8 @@ def look(queue: str) -> list[Finding]:
     # Side by side: neither server's silence shall hide what the other says.
     answers = {"redis": _start(lambda: _redis(queue))}
     try:
-        settings = config.read_settings(os.environ)
-    except config.ConfigError as error:
+        settings = read_settings(os.environ)
+    except ConfigError as error:
         problems = (line.partition(": ") for line in str(error).splitlines())
         found = [Finding("settings.environment", "problem", text, remedy) for text, _, remedy in problems]
     else:
@@ -121,13 +125,13 @@ def _answer(group: str, answer: "Future[list[Finding]]") -> list[Finding]:
 
 def _redis(queue: str) -> Iterator[Finding]:
     try:
-        redis = probe.client(os.environ)
+        redis = client(os.environ)
     except ValueError:
         expected = "expected redis://user:password@host:6379/0"
         yield Finding("settings.redis_url", "problem", "REDIS_URL cannot be parsed", expected)
         return
     gap = tls.unverified_redis(redis.connection_pool)
-    if gap and config.requires_tls(os.environ):
+    if gap and requires_tls(os.environ):
         return  # the settings say so; connecting would show the password
     with closing(redis):
         try:
@@ -147,7 +151,7 @@ def _redis(queue: str) -> Iterator[Finding]:
 def _queue(redis: Redis, name: str) -> Iterator[Finding]:
     queue = Queue(name, connection=redis)
     waiting = queue.count
-    workers = probe.workers(redis, name)
+    workers = listening(redis, name)
     ages = sorted(worker.age for worker in workers if worker.age is not None)
     if silent := [worker.name for worker in workers if not worker.fresh]:
         text = f"{len(workers)} listen, of them silent for too long: {', '.join(silent)}"
@@ -162,7 +166,7 @@ def _queue(redis: Redis, name: str) -> Iterator[Finding]:
     if is_suspended(redis):
         yield Finding("queue.suspended", "warning", "workers are suspended", "run `rq resume`")
     first = redis.lindex(queue.key, 0)
-    waited = probe.age(_field(redis, first, "enqueued_at")) if isinstance(first, bytes) else None
+    waited = age(_field(redis, first, "enqueued_at")) if isinstance(first, bytes) else None
     text = f"{waiting:,} waiting" + (f", the oldest for {waited:,.0f} s" if waited is not None else "")
     if workers and waited is not None and waited > LONG:
         remedy = "look at what the workers log (PostgreSQL away?); if they are busy, start more"
@@ -176,7 +180,7 @@ def _queue(redis: Redis, name: str) -> Iterator[Finding]:
     }
     for state, jobs in stopped.items():
         if jobs:
-            remedy = f"see why with `python -m worker.replay --queue {name}`"
+            remedy = f"see why with `python -m {NAME}.replay --queue {name}`"
             yield Finding(f"queue.{state}", "warning", _count(jobs, "job"), remedy)
         else:
             yield Finding(f"queue.{state}", "ok", "none")
@@ -199,7 +203,7 @@ def _brake(redis: Redis) -> Iterator[Finding]:
 
 def _field(redis: Redis, job_id: bytes, name: str) -> bytes | None:
     try:
-        value = redis.hget(f"{RQ_KEY_PREFIX}:job:{job_id.decode(errors='replace')}", name)
+        value = redis.hget(f"{PREFIX}:job:{job_id.decode(errors='replace')}", name)
     except RedisError:  # not a job
         return None
     return value if isinstance(value, bytes) else None
@@ -208,10 +212,10 @@ def _field(redis: Redis, job_id: bytes, name: str) -> bytes | None:
 # --- PostgreSQL -------------------------------------------------------------------------------------------
 
 
-def _postgres(settings: config.Settings) -> Iterator[Finding]:
-    url = make_conninfo(settings.database_url, connect_timeout=int(probe.PATIENCE))
+def _postgres(settings: Settings) -> Iterator[Finding]:
+    url = make_conninfo(settings.database_url, connect_timeout=5)
     try:
-        with closing(db.connect(url)) as connection:
+        with closing(postgres.connect(url)) as connection:
             connection.execute("select 1")  # a pooler answers before it has a server
             where = connection.info
             text = f"database {where.dbname} at {where.host} as {where.user}"
@@ -220,7 +224,7 @@ def _postgres(settings: config.Settings) -> Iterator[Finding]:
             yield _migrations(connection)
             yield _pooler(connection, url)
     except psycopg.Error as error:
-        text, _, remedy = db.explain(error).partition(": ")
+        text, _, remedy = postgres.explain(error).partition(": ")
         if not error.sqlstate:
             text, _, remedy = remedy.partition(": ")
         yield Finding("postgres.reachable", "problem", text, remedy)
@@ -228,17 +232,17 @@ def _postgres(settings: config.Settings) -> Iterator[Finding]:
 
 def _migrations(connection: psycopg.Connection) -> Finding:
     if connection.execute(_CLOSED_LEDGERS).fetchone() == (True,):
-        text = "their owner can tell, with `python -m worker.migrate --check`; this role may not look"
+        text = f"their owner can tell, with `python -m {NAME}.migrate --check`; this role may not look"
         return Finding("postgres.migrations", "ok", text)
-    if pending := [migration.name for migration in migrate.pending(connection)]:
-        text = f"pending: {', '.join(pending)}"
-        return Finding("postgres.migrations", "problem", text, "run `python -m worker.migrate`")
+    if names := [migration.name for migration in pending(connection)]:
+        text = f"pending: {', '.join(names)}"
+        return Finding("postgres.migrations", "problem", text, f"run `python -m {NAME}.migrate`")
     return Finding("postgres.migrations", "ok", "all applied")
 
 
 def _pooler(connection: psycopg.Connection, url: str) -> Finding:
     """How the connection reaches its server process; all of these are fine."""
-    with closing(db.connect(url)) as other:
+    with closing(postgres.connect(url)) as other:
         mine, others = set(), set()
         for _ in range(3):
             mine.add(_process(connection))

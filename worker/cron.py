@@ -5,8 +5,8 @@ One such process is enough. It enqueues; the workers do the work.
 
 from rq import cron
 
-from worker.enqueue import QUEUE
-from worker.jobs import sweep_tokens
+from .jobs import sweep_tokens
+from .queue.keys import QUEUE
 
 cron.register(
     sweep_tokens,

@@ -16,12 +16,10 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job
 
-from worker.events import Channel, Rejected, decode_all
+from .events import Channel, Rejected, decode_all
+from .queue.keys import JOB as JOB
+from .queue.keys import QUEUE as QUEUE
 
-#: The job, by name: the scheduler need not import what the worker needs.
-JOB = "worker.jobs.record_outcomes"
-#: The queue of `rq worker notiflog`.
-QUEUE = "notiflog"
 #: Events a job: FCM's largest batch, and what one bulk statement records at its best.
 EVENTS_PER_JOB = 500
 #: Characters of JSON a job, far below what the worker refuses; 500 events usually have some 300,000.

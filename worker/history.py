@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row, tuple_row
 
-from worker.events import Channel
+from .events import Channel
 
 Status = Literal["delivered", "failed", "skipped"]
 

@@ -8,14 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 
-from worker import config, db
+from .servers import postgres
+from .servers.migrations import APP_TABLES, LOCK, applied, apply, migrations, pending, roll_back
+from .servers.settings import ConfigError, read_settings
 
 EPILOG = """\
 examples:
@@ -29,26 +28,8 @@ DATABASE_URL names the database and a role that owns it (on Supabase: postgres).
 exit status: 0 done, 1 a problem (or, with --check, something is pending), 2 wrong usage or configuration
 """
 
-#: The app's tables that the migrations refer to.
-APP_TABLES = ("public.users", "public.chapters", "public.scenario_rules")
-
 # All that a migration may have to wait for.
 _LOCKED_TABLES = (*APP_TABLES, "public.follow_up_notification_log", "public.device_tokens")
-
-#: The advisory lock of all migrations, also taken by the files themselves: "notiflog" in ASCII.
-LOCK = int.from_bytes(b"notiflog", "big")
-
-# Our own ledger: a version of ours in Supabase's would make the app's own `supabase db push` refuse.
-_OUR_LEDGER = sql.Identifier("notiflog", "schema_migrations")
-_SUPABASE_LEDGER = sql.Identifier("supabase_migrations", "schema_migrations")
-_CREATE_LEDGER = """
-create schema if not exists notiflog;
-create table if not exists notiflog.schema_migrations (
-  version text primary key,
-  name text not null,
-  applied_at timestamptz not null default now()
-)
-"""
 
 # Who holds locks on the tables that a migration locks, longest first. No query text: it may quote rows.
 _LOCK_HOLDERS = """
@@ -65,89 +46,18 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
 """
 
 
-class Migration(NamedTuple):
-    """One file of SQL, and beside it, in `rollback/`, the one that undoes it."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """`20261122060000_follow_up_notification_log`."""
-        return self.path.stem
-
-    @property
-    def version(self) -> str:
-        """`20261122060000`."""
-        return self.name.partition("_")[0]
-
-    @property
-    def rollback(self) -> Path:
-        """The script that undoes it."""
-        return self.path.parent / "rollback" / self.path.name
-
-
-def migrations() -> list[Migration]:
-    """All migrations, oldest first."""
-    package = Path(__file__).parent
-    # In a wheel they are part of the package, in a checkout they lie beside it.
-    directory = next(
-        path for path in (package / "migrations", package.parent / "migrations") if path.is_dir()
-    )
-    return [Migration(path) for path in sorted(directory.glob("*.sql"))]
-
-
-def applied(connection: psycopg.Connection) -> set[str]:
-    """The versions of our migrations that are recorded as applied, by this command or by Supabase's."""
-    known = {migration.version for migration in migrations()}
-    versions = _recorded(connection, _OUR_LEDGER)
-    if not known <= versions:
-        with suppress(errors.InsufficientPrivilege):  # then the files run again, which does no harm
-            versions |= _recorded(connection, _SUPABASE_LEDGER) & known
-    return versions
-
-
-def pending(connection: psycopg.Connection) -> list[Migration]:
-    """The migrations that are not applied yet, oldest first."""
-    versions = applied(connection)
-    return [migration for migration in migrations() if migration.version not in versions]
-
-
-def apply(connection: psycopg.Connection, migration: Migration) -> bool:
-    """Apply one migration in one transaction with its row in the ledger; False: another run was first."""
-    with db.transaction(connection):
-        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
-        # Asked first: "create schema if not exists" wants the privilege even where there is nothing to do.
-        if connection.execute("select to_regclass('notiflog.schema_migrations')").fetchone() == (None,):
-            connection.execute(_CREATE_LEDGER)
-        recorded = connection.execute(
-            "insert into notiflog.schema_migrations (version, name) values (%s, %s) on conflict do nothing",
-            [migration.version, migration.name],
-        )
-        if not recorded.rowcount:
-            return False
-        connection.execute(migration.path.read_bytes())
-        return True
-
-
-def roll_back(connection: psycopg.Connection, migration: Migration) -> None:
-    """Undo one migration in one transaction; its script also takes it out of both ledgers."""
-    with db.transaction(connection):
-        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
-        connection.execute(migration.rollback.read_bytes())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parse(arguments)
     try:
-        settings = config.read_settings(os.environ)
-    except config.ConfigError as error:
+        settings = read_settings(os.environ)
+    except ConfigError as error:
         _complain(str(error))
         return 2
     try:
         connection = _connect(settings.database_url, options.wait)
     except psycopg.Error as error:
-        _complain(db.explain(error))
+        _complain(postgres.explain(error))
         return 1
     with connection:
         try:
@@ -191,14 +101,14 @@ def _connect(database_url: str, wait: int) -> psycopg.Connection:
     deadline = time.monotonic() + wait
     while True:
         try:
-            connection = db.connect(database_url)
+            connection = postgres.connect(database_url)
             try:
                 connection.execute("select 1")  # a pooler answers before it has a server
             except psycopg.Error:
                 connection.close()
                 raise
         except psycopg.OperationalError as error:
-            if not db.is_transient(error) or time.monotonic() >= deadline:
+            if not postgres.is_transient(error) or time.monotonic() >= deadline:
                 raise
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
         else:
@@ -239,19 +149,11 @@ def _roll_back_last(connection: psycopg.Connection, options: argparse.Namespace)
     return 0
 
 
-def _recorded(connection: psycopg.Connection, ledger: sql.Identifier) -> set[str]:
-    try:
-        rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
-    except (errors.UndefinedTable, errors.InvalidSchemaName):
-        return set()
-    return {version for (version,) in rows}
-
-
 def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
     """What went wrong, and the remedy; nothing is left behind, every migration being one transaction."""
     problem = (error.diag.message_primary or "").strip()
     if connection.broken or not problem:
-        return db.explain(error)
+        return postgres.explain(error)
     if isinstance(error, errors.LockNotAvailable):
         holders = connection.execute(_LOCK_HOLDERS, [list(_LOCKED_TABLES), LOCK]).fetchall()
         held = "; ".join(

@@ -7,18 +7,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 from redis import Redis, RedisError
-from rq.defaults import RQ_KEY_PREFIX
-from rq.utils import now, utcformat
 
-from worker import config, probe, tls
-from worker.claims import MOST_RECOVERIES
-from worker.enqueue import QUEUE
-from worker.failures import REASONS, StoppedJob, failed_key, raw_id, stopped_jobs
-from worker.trust import quarantine_key
+from . import NAME
+from .queue.causes import REASONS
+from .queue.keys import QUEUE
+from .queue.repair import discard, requeue
+from .queue.stopped import StoppedJob, stopped_jobs
+from .servers import tls
+from .servers.redis import client
+from .servers.settings import requires_tls
 
 # Jobs a script: some milliseconds of Redis' time.
 _PAGE = 500
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List, replay or discard stopped jobs; returns the exit status."""
     options = _parse(arguments)
     try:
-        redis = probe.client(os.environ)
+        redis = client(os.environ)
     except ValueError:
         return _complain("REDIS_URL is no URL", 2)
-    if config.requires_tls(os.environ) and (gap := tls.unverified_redis(redis.connection_pool)):
+    if requires_tls(os.environ) and (gap := tls.unverified_redis(redis.connection_pool)):
         return _complain(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}", 2)
     try:
         with closing(redis):
@@ -109,7 +109,7 @@ def _list(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> int:
         _show(job, None if options.verbose else _SHOWN_REJECTED)
     if rest := count.total() - len(shown):
         _say(f"\nand {rest:,} more: --verbose shows all, --limit N shows N")
-    _say("\nreplay: python -m worker.replay --all, or --reason REASON, or job ids")
+    _say(f"\nreplay: python -m {NAME}.replay --all, or --reason REASON, or job ids")
     return 0
 
 
@@ -189,28 +189,6 @@ def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob], queue: str) -> list
             if ended[answer]:
                 _say(f"{ended[answer]:,} {meaning}")
     return left
-
-
-def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
-    """Put stopped jobs to the end of `queue`, each in one step; what became of each: see `lua/replay.lua`.
-
-    RQ's own `requeue` takes a job out of the registry first and enqueues it then, and fetches it in between.
-    """
-    keys = [f"{RQ_KEY_PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
-    return _script(redis, "replay", keys, [RQ_KEY_PREFIX, queue, utcformat(now()), MOST_RECOVERIES], jobs)
-
-
-def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
-    """Delete stopped jobs for good; what became of each: see `lua/discard.lua`."""
-    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [RQ_KEY_PREFIX], jobs)
-
-
-def _script(
-    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[StoppedJob]
-) -> list[str]:
-    script = redis.register_script(Path(__file__).with_name("lua").joinpath(f"{name}.lua").read_text())
-    ids_and_states = [part for job in jobs for part in (raw_id(job.job_id), job.state)]
-    return [answer.decode() for answer in script(keys, [*first, *ids_and_states])]
 
 
 @contextmanager

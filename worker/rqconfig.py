@@ -8,7 +8,8 @@ import os
 
 from redis import ConnectionPool
 
-from worker import logs, sentry
+from . import logs
+from .logs import sentry
 
 # With a settings module RQ looks for these there, and no longer in the environment.
 globals().update({name: value for name, value in os.environ.items() if name.startswith("REDIS_")})

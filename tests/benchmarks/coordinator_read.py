@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psycopg
 
-from worker import db, migrate, sandbox
+from worker.demo import sandbox
+from worker.servers.migrations import apply, pending
+from worker.servers.postgres import connect
 
 MENTORS, CHAPTERS, RULES = 5_000, 300, 200
 
@@ -87,9 +89,9 @@ def main() -> int:
         sandbox.postgres(directory, settings={"fsync": "off"}, bin_path=options.postgres) as server,
     ):
         sandbox.create_app_tables(server.url())
-        with db.connect(server.url()) as owner:
-            for migration in migrate.pending(owner):
-                migrate.apply(owner, migration)
+        with connect(server.url()) as owner:
+            for migration in pending(owner):
+                apply(owner, migration)
             sizes = {"mentors": MENTORS, "chapters": CHAPTERS, "rules": RULES, "rows": options.rows}
             owner.execute((FILL + COORDINATORS).format(**sizes).encode())
             owner.execute("vacuum analyze")
@@ -108,7 +110,7 @@ def main() -> int:
                     print(f"\nWith another index, {index}:")
                 for name, condition in POLICIES.items():
                     owner.execute(POLICY.format(condition=condition).encode())
-                    with db.connect(server.url(user="coordinator")) as reader:
+                    with connect(server.url(user="coordinator")) as reader:
                         reader.execute("select set_config('request.jwt.claim.sub', md5('u1'), false)")
                         show(f"policy {name}", reader, options.reads, step=100)
     return 0

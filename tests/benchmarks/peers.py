@@ -10,8 +10,10 @@ from celery import Celery
 from dramatiq.brokers.redis import RedisBroker
 from rq import SimpleWorker
 
-from worker import db, jobs
-from worker.config import settings
+from worker.judge.batch import judge
+from worker.record import account
+from worker.servers.postgres import connect
+from worker.servers.settings import settings
 
 _kept = threading.local()
 _redis_url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
@@ -21,8 +23,8 @@ def record(events: list[dict[str, Any]]) -> None:
     """Judge and record one message's events on this thread's kept connection."""
     connection: psycopg.Connection | None = getattr(_kept, "connection", None)
     if connection is None:
-        connection = _kept.connection = db.connect(settings().database_url)
-    jobs.record(connection, settings(), [jobs.judge(events)])
+        connection = _kept.connection = connect(settings().database_url)
+    account.record(connection, settings(), [judge(events)])
 
 
 class KeptConnectionWorker(SimpleWorker):  # type: ignore[misc]

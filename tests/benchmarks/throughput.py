@@ -27,7 +27,11 @@ from rich.table import Table
 from rq import Queue
 
 from tests.benchmarks import peers
-from worker import classify, events, migrate, sample, sandbox, store
+from worker import events
+from worker.demo import sample, sandbox
+from worker.judge import classify
+from worker.record import store
+from worker.servers.migrations import apply, pending
 
 JOB = "worker.jobs.record_outcomes"
 BIN = Path(sys.executable).parent
@@ -349,8 +353,8 @@ def main() -> None:
             }
             with psycopg.connect(server.url(), autocommit=True, prepare_threshold=None) as database:
                 database.execute("set max_parallel_workers_per_gather = 0")  # counting is to be cheap
-                for migration in migrate.pending(database):
-                    migrate.apply(database, migration)
+                for migration in pending(database):
+                    apply(database, migration)
                 app = sample.make_app(database)
                 bench = Bench(database, Redis.from_url(url), app, environment, directory / "log")
                 if "throughput" in options.what:

@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from worker import brake
-from worker.classify import Outcome, fold
 from worker.events import Channel, decode
+from worker.judge.classify import Outcome, fold
+from worker.record import brake
+from worker.servers.redis import impatient
 
 Logged = Callable[[], list[dict[str, Any]]]
 
@@ -153,7 +154,7 @@ class TestRedisAway:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        client = brake.impatient(Redis(port=port))
+        client = impatient(Redis(port=port))
         yield client
         client.close()
 
@@ -169,7 +170,7 @@ class TestRedisAway:
 
     def test_a_server_that_does_not_answer_costs_a_second(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            client = brake.impatient(Redis(port=silent.getsockname()[1]))
+            client = impatient(Redis(port=silent.getsockname()[1]))
             started = time.monotonic()
             assert held(client, some(dead=1)) == {"fcm"}
             assert time.monotonic() - started < 3

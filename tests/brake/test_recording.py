@@ -10,7 +10,8 @@ from rq import Queue
 
 from tests import make
 from tests.drain.conftest import JOB, Work, drain, new_worker, queue, rows, statuses, work
-from worker import brake, sample, store
+from worker.demo import sample
+from worker.record import brake, store
 
 __all__ = ["drain", "new_worker", "queue", "work"]
 

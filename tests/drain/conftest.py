@@ -21,9 +21,11 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 
 from tests import make
-from worker import config, demo, sample
+from worker.demo import sample
+from worker.demo.sandbox import read_log, rq_worker
 from worker.drain import DrainWorker
-from worker.trust import quarantine_key
+from worker.queue.keys import quarantine_key
+from worker.servers.settings import settings
 
 JOB = "worker.jobs.record_outcomes"
 QUEUE = "rq:queue:notiflog"
@@ -64,7 +66,7 @@ class Started:
         return self.log.read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in demo.read_log(self.log) if line["event"] == event]
+        return [line for line in read_log(self.log) if line["event"] == event]
 
     def send(self, how: signal.Signals) -> None:
         self.process.send_signal(how)
@@ -96,7 +98,7 @@ def new_worker(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DATABASE_URL", database)
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
-    config.settings.cache_clear()
+    settings.cache_clear()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     limits = resource.getrlimit(resource.RLIMIT_DATA)
 
@@ -107,7 +109,7 @@ def new_worker(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> 
     resource.setrlimit(resource.RLIMIT_DATA, limits)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    config.settings.cache_clear()
+    settings.cache_clear()
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def start(environment: dict[str, str], redis: Redis, tmp_path: Path) -> Iterator
             nonlocal count
             count += 1
             log = tmp_path / f"worker-{count}.log"
-            process = stack.enter_context(demo.rq_worker({**environment, **changes}, log, *options))
+            process = stack.enter_context(rq_worker({**environment, **changes}, log, *options))
             return Started(process, log)
 
         yield run

@@ -19,7 +19,8 @@ from rq.serializers import resolve_serializer
 
 from tests import make
 from tests.drain.conftest import JOB, Drain, statuses
-from worker import db, sample, sandbox
+from worker.demo import sample, sandbox
+from worker.servers.postgres import connect
 
 # What each kind of job calls; each ends the same way under every worker. A stock worker runs any function.
 KINDS: dict[str, Callable[[sample.App, int], tuple[str, list[Any]]]] = {
@@ -116,7 +117,7 @@ def left(
     @cache
     def leave(kind: str, serializer: str) -> Left:
         redis.flushall()
-        with db.connect(database) as connection:
+        with connect(database) as connection:
             connection.execute("truncate public.follow_up_notification_log")
         queue = Queue("notiflog", connection=redis, serializer=serializer)
         number = 0

@@ -22,7 +22,7 @@ from tests.drain.conftest import (
     rows,
     statuses,
 )
-from worker import sample
+from worker.demo import sample
 
 Logged = Callable[[], list[dict[str, Any]]]
 

@@ -45,9 +45,10 @@ from tests.drain.conftest import (
     until,
     waiting_writers,
 )
-from worker import sample, sandbox, store
-from worker.claims import TURN_JOBS
+from worker.demo import sample, sandbox
 from worker.drain import DrainWorker
+from worker.drain.claims import TURN_JOBS, Timing
+from worker.record import store
 
 Logged = Callable[[], list[dict[str, Any]]]
 
@@ -506,7 +507,7 @@ def test_heartbeats_go_on_while_postgresql_hangs(
     connection: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.drain.LOOK_AROUND", 0.2)
+    monkeypatch.setattr(DrainWorker, "timing", Timing(look_around=0.2))
     (job,) = enqueue_many(queue, app, 1)
     beats: set[Any] = set()
 

@@ -14,8 +14,10 @@ from rq.rate_limit import RateLimit
 
 from tests import make
 from tests.drain.conftest import JOB, QUARANTINE, Drain, put
-from worker import sample, trust
-from worker.jobs import Batch, judge
+from worker.demo import sample
+from worker.judge.batch import Batch, judge
+from worker.queue import plain
+from worker.queue.fields import _READABLE, _is_list, _is_number, _is_text, _is_time, unreadable_field
 
 RELAXED = settings(
     max_examples=25,
@@ -62,8 +64,8 @@ def test_no_data_ends_the_worker(redis: Redis, drain: Drain, datas: list[bytes])
 @given(DATA)
 @settings(max_examples=150, deadline=None)
 def test_data_that_is_no_call_is_refused_with_a_sentence(data: bytes) -> None:
-    with pytest.raises(trust.UntrustedJob, match=r"cannot be read|only runs|takes one argument"):
-        trust.read_call(data)
+    with pytest.raises(plain.UntrustedJob, match=r"cannot be read|only runs|takes one argument"):
+        plain.read_call(data)
 
 
 PLAIN = st.recursive(
@@ -89,10 +91,10 @@ def test_plain_values_in_an_event_are_judged(changes: dict[str, Any], other: Any
 
 NOWHERE = Redis(port=1)  # restoring a job asks it nothing
 
-NUMBERS = [name.decode() for name in trust._READABLE[trust._is_number]]
-TIMES = [name.decode() for name in trust._READABLE[trust._is_time]]
-LISTS = [name.decode() for name in trust._READABLE[trust._is_list]]
-TEXTS = [name.decode() for name in trust._READABLE[trust._is_text]]
+NUMBERS = [name.decode() for name in _READABLE[_is_number]]
+TIMES = [name.decode() for name in _READABLE[_is_time]]
+LISTS = [name.decode() for name in _READABLE[_is_list]]
+TEXTS = [name.decode() for name in _READABLE[_is_text]]
 VALUES: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(NUMBERS, st.from_regex(rb"\A[-+]?[0-9_. ]{0,14}[dhmse]?\Z")),
     **dict.fromkeys(
@@ -118,7 +120,7 @@ def test_rq_reads_whatever_is_passed_as_readable(
     fields: dict[bytes, bytes], others: dict[bytes, bytes]
 ) -> None:
     fields = {**others, **fields}
-    if trust.unreadable_field(fields) is None:
+    if unreadable_field(fields) is None:
         Job("id", connection=NOWHERE).restore({**fields, b"data": b""})
 
 
@@ -145,5 +147,5 @@ def test_what_rq_writes_is_passed_as_readable(queue: Queue) -> None:
     job.worker_name = job.group_id = "name"
     job.save()
     stored = queue.connection.hgetall(job.key)
-    assert trust.unreadable_field(stored) is None
+    assert unreadable_field(stored) is None
     assert {name.encode() for name in VALUES} <= stored.keys()

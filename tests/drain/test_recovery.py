@@ -33,8 +33,9 @@ from tests.drain.conftest import (
     until,
     waiting_writers,
 )
-from worker import sample
-from worker.claims import Claims
+from worker.demo import sample
+from worker.drain import DrainWorker
+from worker.drain.claims import Claims, Timing
 
 Logged = Callable[[], list[dict[str, Any]]]
 
@@ -105,15 +106,13 @@ def test_so_do_jobs_of_the_ordinary_path(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the worker's times to a tenth."""
-    monkeypatch.setattr("worker.claims.LEASE", 1.5)
-    monkeypatch.setattr("worker.claims.LOOK_AROUND", 0.5)
-    monkeypatch.setattr("worker.drain.LOOK_AROUND", 0.5)
+    monkeypatch.setattr(DrainWorker, "timing", Timing(lease=1.5, look_around=0.5))
 
 
 def dead(redis: Redis, queue: Queue, new_worker: Callable[..., Any], **options: Any) -> list[str]:
     """Claim a turn as a worker does that is killed right afterwards; returns the job ids."""
     worker = new_worker(name="dead")
-    claims = Claims(worker)
+    claims = Claims(worker, worker.timing)
     turn = claims.claim(256)
     redis.delete(LEASES)  # as if its time were up
     return [job.job_id for job in turn.jobs]
@@ -215,7 +214,7 @@ def test_a_claim_whose_answer_was_lost_is_found_again(
     new_worker: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.drain.LOOK_AROUND", 0.1)
+    monkeypatch.setattr(DrainWorker, "timing", Timing(look_around=0.1))
     jobs = enqueue_many(queue, app, 5)
     worker = new_worker()
     original = Claims.claim
@@ -257,7 +256,7 @@ def give_up(redis: Redis, queue: Queue, drain: Drain, new_worker: Callable[..., 
     for _ in range(times):
         dead(redis, queue, new_worker)
         worker = new_worker(name="next")
-        Claims(worker).recover([])
+        Claims(worker, worker.timing).recover([])
 
 
 def test_a_job_taken_over_too_often_ends_in_the_failed_registry(
@@ -369,7 +368,7 @@ def test_jobs_claimed_but_not_judged_go_back_when_the_worker_ends(
     def end(_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("worker.turns.judge", end)
+    monkeypatch.setattr("worker.drain.turn.judge", end)
     with pytest.raises(SystemExit):
         drain()
     assert (statuses(jobs), queue.count, redis.zcard(STARTED)) == (["queued"] * 5, 5, 0)

@@ -12,7 +12,7 @@ from redis import Redis
 from rq import Queue
 
 from tests.drain.conftest import Start, enqueue_many, statuses
-from worker import sample, sandbox
+from worker.demo import sample, sandbox
 
 LOG = "public.follow_up_notification_log"
 

@@ -34,7 +34,9 @@ from tests.drain.conftest import (
     statuses,
     until,
 )
-from worker import sample, trust
+from worker.demo import sample
+from worker.drain.trusted import TrustedJob
+from worker.queue import plain
 
 PATHS: list[dict[str, Any]] = [{}, {"group_id": "group"}]
 WITNESS = "/tmp/notiflog-witness"  # noqa: S108 - must not appear
@@ -113,7 +115,7 @@ GADGETS: dict[str, bytes] = {
     "__setstate__ of an allowed class": gadget(
         text("uuid") + text("UUID") + b"\x93N}" + text("marked") + b"K\x01s\x86b"
     ),
-    "a class of this project": call(Calls(trust.TrustedJob, "id")),
+    "a class of this project": call(Calls(TrustedJob, "id")),
     "importing a module": gadget(text("antigravity") + text("fly") + b"\x93"),
 }
 
@@ -149,8 +151,8 @@ def test_an_allowed_class_stays_as_it_was() -> None:
     from uuid import SafeUUID
 
     for data in GADGETS.values():
-        with pytest.raises(trust.UntrustedJob):
-            trust.read_call(data)
+        with pytest.raises(plain.UntrustedJob):
+            plain.read_call(data)
     assert not hasattr(SafeUUID, "marked")
     assert not hasattr(UUID, "marked")
 
@@ -160,11 +162,11 @@ def test_what_producers_pickle_is_read(app: sample.App) -> None:
     from decimal import Decimal
     from uuid import uuid1, uuid4
 
-    plain: list[Any] = [None, True, 1.5, 2**80, "text", "\u0660", {"key": ("a", "b")}, [[]], make.event(app)]
+    simple: list[Any] = [None, True, 1.5, 2**80, "text", "\u0660", {"key": ("a", "b")}, [[]], make.event(app)]
     classes = [datetime.now(UTC), uuid1(), uuid4(), Decimal("1.5"), b"bytes", {1, 2}]
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        values = plain + (classes if protocol > 3 else [])  # there these are calls of functions
-        assert trust.read_call(pickle.dumps((JOB, None, (values,), {}), protocol=protocol)) == (values,)
+        values = simple + (classes if protocol > 3 else [])  # there these are calls of functions
+        assert plain.read_call(pickle.dumps((JOB, None, (values,), {}), protocol=protocol)) == (values,)
 
 
 #: Data that is no call of our job, by what is wrong with it.
@@ -216,7 +218,7 @@ def test_another_function_fails_with_a_sentence(queue: Queue, drain: Drain, grou
     (job,) = queue.enqueue_many([Queue.prepare_data("os.system", args=(COMMAND,))], group_id=group_id or None)
     drain()
     assert failure(job) == (
-        "worker.trust.UntrustedJob: this worker only runs worker.jobs.record_outcomes, "
+        "worker.queue.plain.UntrustedJob: this worker only runs worker.jobs.record_outcomes, "
         "worker.jobs.sweep_tokens: enqueue other functions on a queue of their own"
     )
 

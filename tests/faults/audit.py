@@ -10,8 +10,7 @@ from rq import Queue
 from rq.job import Job
 
 from tests.faults.workload import Batch, Workload
-from worker.enqueue import QUEUE
-from worker.trust import quarantine_key
+from worker.queue.keys import QUEUE, quarantine_key
 
 _QUEUE = f"rq:queue:{QUEUE}"
 _INTERMEDIATE = f"{_QUEUE}:intermediate"

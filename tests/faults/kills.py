@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from redis import Redis
 
-from worker import sandbox
+from worker.demo import sandbox
 
 #: Lets a worker's process be changed from inside, see there.
 INSIDE = Path(__file__).parents[1] / "drain" / "inside"

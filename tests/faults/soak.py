@@ -26,8 +26,9 @@ from rq.job import Job
 from tests.faults.audit import Audit, audit, is_quiet, places, report
 from tests.faults.kills import ANY_TIME, AT_WORK, DRAIN, STOCK, Host, Kill, Who, plan
 from tests.faults.workload import Batch, Workload, enqueue, workload
-from worker import migrate, sample, sandbox
-from worker.enqueue import QUEUE
+from worker.demo import sample, sandbox
+from worker.queue.keys import QUEUE
+from worker.servers.migrations import apply, pending
 
 EPILOG = """examples:
   python -m tests.faults.soak                            200 kills over 100,000 events, each time others
@@ -202,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         sandbox.create_app_tables(server.url())
         with psycopg.connect(server.url(), autocommit=True) as connection:
-            for migration in migrate.pending(connection):
-                migrate.apply(connection, migration)
+            for migration in pending(connection):
+                apply(connection, migration)
             app = sample.make_app(connection)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
         environment = {**inherited, "DATABASE_URL": server.url(), "REDIS_URL": redis_url}

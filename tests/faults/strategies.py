@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from worker import sample
+from worker.demo import sample
 
 JOB = "worker.jobs.record_outcomes"
 

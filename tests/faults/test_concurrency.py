@@ -33,9 +33,12 @@ from tests.drain.conftest import (
     waiting_writers,
 )
 from tests.faults.fuzz import failure, rejected_positions
-from worker import db, demo, sample
-from worker.config import Settings
-from worker.jobs import Report, judge, record
+from worker.demo import sample
+from worker.demo.sandbox import rq_worker
+from worker.judge.batch import judge
+from worker.record.account import Report, record
+from worker.servers.postgres import connect
+from worker.servers.settings import Settings
 
 WORKERS = 4
 KEYS, EVENTS = 1200, 300
@@ -72,9 +75,7 @@ def start(database: str, valkey_url: str, redis: Redis, tmp_path: Path) -> Itera
             }
             logs = [tmp_path / f"worker-{number}.log" for number in range(n)]
             quiet = "--disable-job-desc-logging"
-            workers = [
-                Started(stack.enter_context(demo.rq_worker(environment, log, quiet)), log) for log in logs
-            ]
+            workers = [Started(stack.enter_context(rq_worker(environment, log, quiet)), log) for log in logs]
             until(lambda: redis.scard("rq:workers") == n)
             return workers
 
@@ -269,7 +270,7 @@ class Recording:
 
     def _run(self) -> None:
         try:
-            with db.connect(self._database) as mine:
+            with connect(self._database) as mine:
                 self._outcome += record(mine, Settings(database_url=self._database), [judge(self._events)])
         except psycopg.Error as error:
             self._outcome.append(error)

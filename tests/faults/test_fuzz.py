@@ -23,10 +23,12 @@ from tests import make
 from tests.drain.conftest import JOB, QUARANTINE, call, put
 from tests.faults import fuzz
 from tests.faults.strategies import EVENT_FIELDS, ODD, ODD_PICKLED, RESULT_FIELDS, Generator, Made, MadeJob
-from worker import config, sample
-from worker.config import Settings
+from worker.demo import sample
 from worker.drain import DrainWorker
-from worker.jobs import judge, record
+from worker.judge.batch import judge
+from worker.record.account import record
+from worker.servers import settings as configuration
+from worker.servers.settings import Settings
 
 RELAXED = settings(
     derandomize=True,
@@ -118,7 +120,7 @@ def drain(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("DATABASE_URL", database)
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
-    config.settings.cache_clear()
+    configuration.settings.cache_clear()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def drain() -> None:
@@ -127,7 +129,7 @@ def drain(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield drain
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    config.settings.cache_clear()
+    configuration.settings.cache_clear()
 
 
 PICKLE = pickle.dumps((JOB, None, ([{"key": "value", "list": [1, 2.5, None]}],), {}), protocol=5)

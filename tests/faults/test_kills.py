@@ -16,9 +16,9 @@ from tests.faults.audit import is_quiet
 from tests.faults.kills import DRAIN, STOCK, Host, Who, plan
 from tests.faults.soak import SETUPS, Setup, soak
 from tests.faults.workload import workload
-from worker import sample
-from worker.claims import MOST_RECOVERIES
+from worker.demo import sample
 from worker.enqueue import enqueue_outcomes
+from worker.queue.keys import MOST_RECOVERIES
 
 # The clocks of the workers, shortened from inside their processes: a dead draining worker is noticed after
 # 3 s instead of 15, a dead stock worker's job run again after 3 s instead of RQ's hard-coded minute.

@@ -32,7 +32,10 @@ from tests.faults.fuzz import failure, rejected_positions
 from tests.faults.strategies import EVENT_FIELDS, RESULT_FIELDS
 from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import fcm
-from worker import demo, hygiene, sample, sandbox, sweep
+from worker.demo import sample, sandbox
+from worker.demo.sandbox import rq_worker
+from worker.sweep import __main__ as sweep
+from worker.sweep import passes
 
 __all__ = ["fcm"]  # a fixture
 
@@ -115,7 +118,7 @@ def redis_values(redis: Any) -> Iterator[tuple[str, bytes]]:
 
 def marked_in_redis(redis: Redis) -> set[str]:
     """The places that hold a mark, but for those that may."""
-    may = re.compile(rf"rq:job:\S+ data|{re.escape(hygiene.STATE_KEY)}")
+    may = re.compile(rf"rq:job:\S+ data|{re.escape(passes.STATE_KEY)}")
     return {place for place, value in redis_values(redis) if is_marked(value) and not may.fullmatch(place)}
 
 
@@ -166,7 +169,7 @@ def start(
                 **changes,
             }
             options = ("--verbose", "--disable-job-desc-logging", *options)
-            return Watched(stack.enter_context(demo.rq_worker(environment, log, *options)), log)
+            return Watched(stack.enter_context(rq_worker(environment, log, *options)), log)
 
         yield start
 
@@ -505,11 +508,12 @@ def test_a_sweep_whose_answers_quote_the_token(
     assert marked_in_redis(redis) == set()
 
 
+PACKAGE = Path(worker.__file__).parent
 #: Every module that is a command, but the demo, which looks at no address.
 COMMANDS = sorted(
-    path.stem
-    for path in Path(worker.__file__).parent.glob("*.py")
-    if "\ndef main(" in path.read_text() and path.stem != "demo"
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if "\ndef main(" in path.read_text() and path.parent.name != "demo"
 )
 
 

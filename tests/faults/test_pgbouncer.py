@@ -30,7 +30,9 @@ from tests.drain.conftest import (
 )
 from tests.faults.test_concurrency import put_at_once
 from tests.migrations.conftest import require
-from worker import db, demo, sample, sandbox
+from worker.demo import sample, sandbox
+from worker.demo.sandbox import rq_worker
+from worker.servers.postgres import connect, transaction
 
 BACKENDS = 4
 WORKERS = 6
@@ -125,7 +127,7 @@ def workers(pooled: str, valkey_url: str, redis: Redis, tmp_path: Path) -> Itera
     }
     with ExitStack() as stack:
         logs = [tmp_path / f"worker-{number}.log" for number in range(WORKERS)]
-        yield [Started(stack.enter_context(demo.rq_worker(environment, log)), log) for log in logs]
+        yield [Started(stack.enter_context(rq_worker(environment, log)), log) for log in logs]
 
 
 def accepted() -> dict[str, str]:
@@ -219,8 +221,8 @@ def test_what_a_careless_client_leaves_would_be_seen(pooled: str, what: str) -> 
 
 
 def test_our_connections_leave_nothing(pooled: str) -> None:
-    with db.connect(pooled) as connection:
+    with connect(pooled) as connection:
         for _ in range(10):  # psycopg would prepare the statement the fifth time
-            with db.transaction(connection):
+            with transaction(connection):
                 connection.execute("select %b", [1])
     assert list(backends(pooled).values()) == [CLEAN] * BACKENDS

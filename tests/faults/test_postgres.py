@@ -21,7 +21,8 @@ from rq import Retry
 from tests.drain.conftest import STARTED, Started, failure, statuses, until
 from tests.faults.conftest import JOBS, KINDS, OUTAGE, Postgres, Site, Sites, left, writers
 from tests.faults.proxy import proxy
-from worker import db, sample
+from worker.demo import sample
+from worker.servers.postgres import connect, transaction
 
 LOG = "public.follow_up_notification_log"
 #: Somebody else's row, with a key of ours.
@@ -180,7 +181,7 @@ def test_workers_wait_until_it_passes(
 
 def test_no_transaction_waits_for_ever(mortal_postgres: Postgres, mortal_database: str) -> None:
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    with db.connect(mortal_postgres.url(mortal_database)) as connection, db.transaction(connection):
+    with connect(mortal_postgres.url(mortal_database)) as connection, transaction(connection):
         limits = [connection.execute(f"show {name}".encode()).fetchone() for name in names]
     assert limits == [("10s",), ("1min",), ("1min",)]
 

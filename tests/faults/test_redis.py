@@ -17,7 +17,7 @@ from rq.group import Group
 from tests import make
 from tests.drain.conftest import LEASES, STARTED, Started, until
 from tests.faults.conftest import JOBS, KINDS, OUTAGE, Postgres, Site, Sites, Valkey, left, writers
-from worker import sample
+from worker.demo import sample
 
 LOG = "public.follow_up_notification_log"
 

@@ -17,7 +17,12 @@ from rq.job import Job
 
 from tests import make
 from tests.migrations.conftest import DEBIAN_15, require
-from worker import db, demo, migrate, preflight, sample, sandbox, tls
+from worker.demo import sample, sandbox
+from worker.demo.sandbox import read_log, rq_worker
+from worker.drain.strict import redis_problems
+from worker.servers import tls
+from worker.servers.migrations import apply, pending
+from worker.servers.postgres import connect, explain, is_transient
 
 JOB = "worker.jobs.record_outcomes"
 # Leads to 127.0.0.1, but nobody can tell by looking at it: for "another host".
@@ -72,9 +77,9 @@ def tls_postgres(server_directory: Path, certificates: Certificates) -> Iterator
     }
     with sandbox.postgres(server_directory, tcp=True, settings=settings, bin_path=DEBIAN_15) as server:
         sandbox.create_app_tables(server.url())
-        with db.connect(server.url()) as connection:
-            for migration in migrate.pending(connection):
-                migrate.apply(connection, migration)
+        with connect(server.url()) as connection:
+            for migration in pending(connection):
+                apply(connection, migration)
         yield server
 
 
@@ -90,7 +95,7 @@ def url(tls_postgres: sandbox.Postgres) -> Callable[..., str]:
 
 
 def test_verify_full_takes_the_right_server(url: Callable[..., str], certificates: Certificates) -> None:
-    with db.connect(url("localhost", sslmode="verify-full", sslrootcert=certificates.ca)) as connection:
+    with connect(url("localhost", sslmode="verify-full", sslrootcert=certificates.ca)) as connection:
         assert connection.pgconn.ssl_in_use
 
 
@@ -109,24 +114,24 @@ def test_verify_full_takes_no_other_server_and_waits_for_none(
 ) -> None:
     root = getattr(certificates, trusted, trusted)
     with pytest.raises(psycopg.OperationalError) as caught:
-        db.connect(url(host, sslmode="verify-full", sslrootcert=root))
-    assert not db.is_transient(caught.value)
-    assert db.explain(caught.value).startswith(f"OperationalError: {words}: check DATABASE_URL")
+        connect(url(host, sslmode="verify-full", sslrootcert=root))
+    assert not is_transient(caught.value)
+    assert explain(caught.value).startswith(f"OperationalError: {words}: check DATABASE_URL")
 
 
 def test_verify_full_takes_no_server_without_tls(server_directory: Path, certificates: Certificates) -> None:
     with sandbox.postgres(server_directory, tcp=True, settings={"fsync": "off"}) as server:
         address = server.tcp_url().replace("127.0.0.1", "localhost")
         with pytest.raises(psycopg.OperationalError) as caught:
-            db.connect(f"{address}?sslmode=verify-full&sslrootcert={certificates.ca}")
-    assert "SSL was required: check DATABASE_URL" in db.explain(caught.value)
+            connect(f"{address}?sslmode=verify-full&sslrootcert={certificates.ca}")
+    assert "SSL was required: check DATABASE_URL" in explain(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["allow", "prefer", "require"])
 def test_weaker_modes_take_any_certificate_which_is_why_they_are_reported(
     url: Callable[..., str], mode: str
 ) -> None:
-    with db.connect(url("127.0.0.1", sslmode=mode)):
+    with connect(url("127.0.0.1", sslmode=mode)):
         pass
     assert tls.unverified_database(url(ELSEWHERE, sslmode=mode))
 
@@ -161,9 +166,9 @@ def work(users: sample.App, valkey_url: str, tmp_path: Path) -> Callable[..., En
             drain = {"RQ_WORKER_CLASS": "worker.drain.DrainWorker", "REDIS_URL": redis_url}
             found = {"PATH": os.environ["PATH"], **drain, **environment}
             found = {name: value for name, value in found.items() if value}
-            with demo.rq_worker(found, log, "--burst", *options) as process:
+            with rq_worker(found, log, "--burst", *options) as process:
                 code = process.wait(60)
-            events = [line["event"] for line in demo.read_log(log)]
+            events = [line["event"] for line in read_log(log)]
             return Ended(code, log.read_text(), job.get_status(refresh=True).value, events)
 
     return run
@@ -302,12 +307,12 @@ def test_without_the_requirement_a_plain_redis_is_no_problem(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tls, "unverified_redis", lambda pool: "reaches another host without TLS")
-    assert list(preflight.redis_problems(redis)) == []
+    assert list(redis_problems(redis)) == []
 
 
 # --- which addresses prove something ----------------------------------------------------------------------
 
-SERVICE = "[app]\nhost=db.example.org\nsslmode=require\n"
+SERVICE = "[app]\nhost=example.org\nsslmode=require\n"
 
 #: Address, environment, and whether it proves something.
 DATABASES: dict[str, tuple[str, dict[str, str], bool]] = {
@@ -317,20 +322,20 @@ DATABASES: dict[str, tuple[str, dict[str, str], bool]] = {
     "localhost": ("postgresql://localhost/app", {}, True),
     "a loopback address": ("postgresql://127.0.0.2/app", {}, True),
     "the other loopback address": ("postgresql://[::1]/app", {}, True),
-    "a name that leads to a loopback address": ("host=db.example.org hostaddr=127.0.0.1", {}, True),
+    "a name that leads to a loopback address": ("host=example.org hostaddr=127.0.0.1", {}, True),
     "localhost that leads away": ("host=localhost hostaddr=192.0.2.1", {}, False),
-    "a host": ("postgresql://db.example.org/app", {}, False),
+    "a host": ("postgresql://example.org/app", {}, False),
     "an address": ("postgresql://192.0.2.1/app", {}, False),
-    "one of several hosts": ("postgresql://localhost,db.example.org/app", {}, False),
+    "one of several hosts": ("postgresql://localhost,example.org/app", {}, False),
     "PGHOST": ("postgresql:///app", {"PGHOST": "db.example.org"}, False),
     "PGHOSTADDR": ("postgresql://localhost/app", {"PGHOSTADDR": "192.0.2.1"}, False),
-    "verify-full": ("postgresql://db.example.org/app?sslmode=verify-full", {}, True),
-    "verify-ca": ("postgresql://db.example.org/app?sslmode=verify-ca", {}, False),
-    "disable": ("postgresql://db.example.org/app?sslmode=disable", {}, False),
-    "a public CA": ("postgresql://db.example.org/app?sslrootcert=system", {}, True),
-    "PGSSLMODE": ("postgresql://db.example.org/app", {"PGSSLMODE": "verify-full"}, True),
+    "verify-full": ("postgresql://example.org/app?sslmode=verify-full", {}, True),
+    "verify-ca": ("postgresql://example.org/app?sslmode=verify-ca", {}, False),
+    "disable": ("postgresql://example.org/app?sslmode=disable", {}, False),
+    "a public CA": ("postgresql://example.org/app?sslrootcert=system", {}, True),
+    "PGSSLMODE": ("postgresql://example.org/app", {"PGSSLMODE": "verify-full"}, True),
     "PGSSLMODE overruled": (
-        "postgresql://db.example.org/app?sslmode=require",
+        "postgresql://example.org/app?sslmode=require",
         {"PGSSLMODE": "verify-full"},
         False,
     ),

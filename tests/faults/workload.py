@@ -12,8 +12,9 @@ from rq import Queue
 from rq.job import Job
 
 from tests import make
-from worker import sample
-from worker.enqueue import JOB, QUEUE, enqueue_outcomes
+from worker.demo import sample
+from worker.enqueue import JOB, enqueue_outcomes
+from worker.queue.keys import QUEUE
 
 LARGEST_JOB = 500  # events
 _NEIGHBOURS = 2000  # duplicates repeat one of so many last events: jobs that run side by side overlap

@@ -9,10 +9,13 @@ from fakeredis import FakeRedis
 from rq import Queue, Retry, SimpleWorker
 
 from tests import make
-from worker import db, jobs, sample
-from worker.config import Settings
+from worker import jobs
+from worker.demo import sample
 from worker.events import InvalidEvent
-from worker.jobs import RejectedEvents, record_outcomes
+from worker.jobs import record_outcomes
+from worker.record.account import RejectedEvents
+from worker.servers import postgres
+from worker.servers.settings import Settings
 
 Logged = Callable[[], list[dict[str, Any]]]
 
@@ -165,7 +168,7 @@ class TestRetries:
     def test_a_passing_fault_puts_the_job_back_and_never_fails_it(
         self, queue: Queue, app: sample.App, monkeypatch: pytest.MonkeyPatch, connection: psycopg.Connection
     ) -> None:
-        real, calls = db.connect, []
+        real, calls = postgres.connect, []
 
         def connect(url: str) -> psycopg.Connection:
             calls.append(url)
@@ -173,7 +176,7 @@ class TestRetries:
                 raise psycopg.OperationalError("connection refused")
             return real(url)
 
-        monkeypatch.setattr(db, "connect", connect)
+        monkeypatch.setattr(postgres, "connect", connect)
         monkeypatch.setattr(jobs, "_PATIENCE", 0.0001)
         job = queue.enqueue(record_outcomes, [make.event(app)])
         self.work(queue)
@@ -182,7 +185,7 @@ class TestRetries:
     def test_a_short_fault_is_waited_out(
         self, app: sample.App, monkeypatch: pytest.MonkeyPatch, connection: psycopg.Connection
     ) -> None:
-        real, calls = db.connect, []
+        real, calls = postgres.connect, []
 
         def connect(url: str) -> psycopg.Connection:
             calls.append(url)
@@ -190,7 +193,7 @@ class TestRetries:
                 raise psycopg.OperationalError("connection refused")
             return real(url)
 
-        monkeypatch.setattr(db, "connect", connect)
+        monkeypatch.setattr(postgres, "connect", connect)
         assert isinstance(record_outcomes([make.event(app)]), dict)
         assert count(connection) == 1
 

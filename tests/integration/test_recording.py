@@ -9,10 +9,14 @@ import pytest
 from psycopg import sql
 
 from tests import make
-from worker import db, sample, store
-from worker.classify import stale_tokens
-from worker.config import Settings
-from worker.jobs import Report, judge, record
+from worker.demo import sample
+from worker.judge.batch import judge
+from worker.judge.classify import stale_tokens
+from worker.record import store
+from worker.record.account import Report, record
+from worker.servers import postgres
+from worker.servers.postgres import connect, is_transient
+from worker.servers.settings import Settings
 
 Record = Callable[..., Report]
 
@@ -381,7 +385,7 @@ class TestConcurrency:
         def write(batch: list[dict[str, Any]]) -> None:
             outcomes = [outcome for _, outcome in judge(batch).outcomes]
             stale = stale_tokens(outcomes)
-            with db.connect(database) as mine:
+            with connect(database) as mine:
                 barrier.wait()
                 try:
                     written.append(store.write(mine, config, outcomes, stale))
@@ -420,10 +424,10 @@ class TestTransaction:
         app: sample.App,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(db, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
-        with db.connect(database) as other, other.transaction():
+        monkeypatch.setattr(postgres, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
+        with connect(database) as other, other.transaction():
             record(other, Settings(database_url=database), [judge([make.event(app)])])
             with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
                 run([make.event(app)])
-        assert db.is_transient(caught.value)
+        assert is_transient(caught.value)
         assert run([make.event(app)]).summary["duplicates"] == 1

@@ -12,7 +12,7 @@ from rq import Queue
 from rq.job import Job
 
 from tests import make
-from worker import sample
+from worker.demo import sample
 
 JOB = "worker.jobs.record_outcomes"
 

@@ -16,8 +16,9 @@ import pytest
 from psycopg import sql
 
 from worker import migrate as command
-from worker import sandbox
-from worker.config import Settings
+from worker.demo import sandbox
+from worker.servers.migrations import apply, pending
+from worker.servers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -185,8 +186,8 @@ def database(kind: Kind, new_database: Callable[[Kind], Database]) -> Database:
 def apply_all(database: Database) -> None:
     """Apply every migration as the owner."""
     with psycopg.connect(database.url, autocommit=True) as connection:
-        for migration in command.pending(connection):
-            command.apply(connection, migration)
+        for migration in pending(connection):
+            apply(connection, migration)
 
 
 @pytest.fixture

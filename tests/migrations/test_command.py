@@ -22,9 +22,12 @@ from tests.migrations.conftest import (
     require,
     start_migrate,
 )
-from worker import db, sandbox, store
-from worker.access import missing_privileges
-from worker.migrate import migrations
+from worker.demo import sandbox
+from worker.record import store
+from worker.servers import postgres
+from worker.servers.migrations import migrations
+from worker.servers.postgres import connect
+from worker.servers.privileges import missing_privileges
 
 LOG = "public.follow_up_notification_log"
 SECRET = "S3CRET"
@@ -77,9 +80,9 @@ def test_the_process_answers_like_the_function(database: Database) -> None:
 def test_wait_goes_on_until_the_database_is_up(
     database: Database, migrate: Migrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect, attempts = db.connect, itertools.count(1)
+    connect, attempts = postgres.connect, itertools.count(1)
     nobody = f"postgresql://x@127.0.0.1:{sandbox.free_port()}/x"
-    monkeypatch.setattr(db, "connect", lambda url: connect(url if next(attempts) == 3 else nobody))
+    monkeypatch.setattr(postgres, "connect", lambda url: connect(url if next(attempts) == 3 else nobody))
     assert migrate(database.url, "--wait", "30").code == 0
     assert next(attempts) == 4
     assert database.exists(LOG)
@@ -232,7 +235,7 @@ def test_everything_works_through_a_pooler_in_transaction_mode(
     for migration in migrations():
         assert output.count(f"applied {migration.name}\n") == 1
     database.run("create role test_worker login in role notiflog_worker")
-    with db.connect(pooled_url("test_worker")) as connection:
+    with connect(pooled_url("test_worker")) as connection:
         assert missing_privileges(connection, database.settings) == []
         assert store.write(connection, database.settings, [], []).inserted == frozenset()
     for _ in migrations():

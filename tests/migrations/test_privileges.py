@@ -23,11 +23,12 @@ from tests.migrations.conftest import (
     Kind,
     apply_all,
 )
-from worker import db, store
-from worker.access import missing_privileges
-from worker.classify import Outcome, StaleToken
-from worker.config import Settings
-from worker.migrate import migrations
+from worker.judge.classify import Outcome, StaleToken
+from worker.record import store
+from worker.servers.migrations import migrations
+from worker.servers.postgres import connect
+from worker.servers.privileges import missing_privileges
+from worker.servers.settings import Settings
 
 LOG = "public.follow_up_notification_log"
 PARENT = UUID("00000000-0000-4000-8000-000000000001")
@@ -107,7 +108,7 @@ def do_the_workers_job(
     ((before,),) = database.run(f"select count(*) from {table}")
     assert isinstance(before, int)
     ((token,),) = database.run(f"select min({settings.token_column}) from {table}")
-    with db.connect(database.url_of(role)) as connection:
+    with connect(database.url_of(role)) as connection:
         first = store.write(connection, settings, [outcome("a"), outcome("b")], [stale(str(token))])
         assert first.inserted == {"a", "b"}
         stranger = UUID(int=PARENT.int + 1)
@@ -120,7 +121,7 @@ def do_the_workers_job(
 
 
 def problems(database: Database, role: str = "test_worker", settings: Settings | None = None) -> list[str]:
-    with db.connect(database.url_of(role)) as connection:
+    with connect(database.url_of(role)) as connection:
         return missing_privileges(connection, settings or database.settings)
 
 
@@ -388,7 +389,7 @@ def test_a_delete_that_would_remove_nothing_in_silence_is_an_error(worker: Datab
         """
     )
     with (
-        db.connect(worker.url_of("test_worker")) as connection,
+        connect(worker.url_of("test_worker")) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         store.write(connection, worker.settings, [], [stale("token 1")])

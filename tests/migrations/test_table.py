@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors
 
 from tests.migrations.conftest import ROOT, TWO_KINDS, Database, Kind
-from worker.migrate import migrations
+from worker.servers.migrations import migrations
 
 USER, CHAPTER, RULE, OTHER_RULE = (f"00000000-0000-4000-8000-00000000000{digit}" for digit in range(1, 5))
 

@@ -23,9 +23,8 @@ from tests.migrations.conftest import (
     require,
     start_migrate,
 )
-from worker import db
-from worker import migrate as command
-from worker.migrate import migrations
+from worker.servers import postgres
+from worker.servers.migrations import LOCK, Migration, apply, migrations
 
 LOG = "public.follow_up_notification_log"
 VERSIONS = [migration.version for migration in migrations()]
@@ -269,9 +268,9 @@ def test_a_held_lock_ends_in_a_clear_error_and_leaves_nothing(database: Database
 def test_a_run_that_hangs_is_named_to_the_next_one(
     database: Database, migrate: Migrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "_LIMITS", "set local lock_timeout = '300ms'")
+    monkeypatch.setattr(postgres, "_LIMITS", "set local lock_timeout = '300ms'")
     with database.connect() as holder, holder.transaction():
-        holder.execute("select pg_advisory_xact_lock(%s)", [command.LOCK])
+        holder.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         answer = migrate(database.url)
     assert answer.code == 1
     assert "holds ExclusiveLock on another run of the migrations" in answer.errors
@@ -280,7 +279,7 @@ def test_a_run_that_hangs_is_named_to_the_next_one(
 def test_every_file_takes_the_lock_of_all_migrations() -> None:
     for migration in migrations():
         for path in (migration.path, migration.rollback):
-            assert f"perform pg_advisory_xact_lock({command.LOCK})" in path.read_text()
+            assert f"perform pg_advisory_xact_lock({LOCK})" in path.read_text()
 
 
 # A table that somebody made by hand
@@ -529,11 +528,11 @@ def test_rollback_of_what_a_newer_release_applied_is_left_to_that_release(
 def test_a_failing_file_leaves_neither_its_changes_nor_its_record(
     database: Database, migrate: Migrate, tmp_path: Path
 ) -> None:
-    broken = command.Migration(tmp_path / "20261201000000_broken.sql")
+    broken = Migration(tmp_path / "20261201000000_broken.sql")
     broken.path.write_text("create table public.half_done (); select 1 / 0")
     with psycopg.connect(database.url, autocommit=True) as connection:
         with pytest.raises(errors.DivisionByZero):
-            command.apply(connection, broken)
-        assert command.apply(connection, migrations()[0])
+            apply(connection, broken)
+        assert apply(connection, migrations()[0])
     assert not database.exists("public.half_done")
     assert in_our_ledger(database) == VERSIONS[:1]

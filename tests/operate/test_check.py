@@ -22,7 +22,10 @@ from rq import Queue, Worker
 
 from tests import make
 from tests.migrations.conftest import require
-from worker import brake, check, demo, probe, sample, sandbox
+from worker import check, probe
+from worker.demo import sample, sandbox
+from worker.demo.sandbox import rq_worker
+from worker.record import brake
 
 LOG = "public.follow_up_notification_log"
 JOB = "worker.jobs.record_outcomes"
@@ -426,7 +429,7 @@ def test_servers_that_never_answer_are_told_in_time(
     run_check: Run, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "PATIENCE", 0.5)
-    monkeypatch.setattr(probe, "PATIENCE", 2.0)
+    monkeypatch.setattr("worker.servers.redis.PATIENCE", 2.0)
     answer = run_check(
         "--json", DATABASE_URL=f"postgresql://127.0.0.1:{silent}/app", REDIS_URL=f"redis://127.0.0.1:{silent}"
     )
@@ -608,7 +611,7 @@ def test_a_draining_worker_is_seen_by_both(
         "REDIS_URL": durable_url,
         "RQ_WORKER_CLASS": "worker.drain.DrainWorker",
     }
-    with demo.rq_worker(environment, tmp_path / "log") as process:
+    with rq_worker(environment, tmp_path / "log") as process:
         while run_probe("--max-age", "30").status:
             assert process.poll() is None, (tmp_path / "log").read_text()
         assert run_check("--json").wrong == {}

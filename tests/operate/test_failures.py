@@ -14,8 +14,10 @@ from rq import Queue, SimpleWorker
 from tests import make
 from tests.drain.conftest import FAILED, JOB, QUARANTINE, QUEUE, Drain, call, drain, new_worker, put, queue
 from tests.drain.test_poison import ODD_IDS, UNREADABLE, make_odd
-from worker import failures, sample
-from worker.failures import StoppedJob, raw_id, stopped_jobs
+from worker.demo import sample
+from worker.queue import stopped
+from worker.queue.keys import raw_id
+from worker.queue.stopped import StoppedJob, stopped_jobs
 
 __all__ = ["drain", "new_worker", "queue"]
 
@@ -86,22 +88,41 @@ CHAIN = (
 #: What RQ keeps of an error, and what is told of it.
 ERRORS: dict[str, tuple[str, str, str]] = {
     "another function": (
+        "worker.queue.plain.UntrustedJob: this worker only runs its own",
+        "untrusted",
+        "this worker only runs its own",
+    ),
+    "another function, as earlier releases put it": (
         "worker.trust.UntrustedJob: this worker only runs its own",
         "untrusted",
         "this worker only runs its own",
     ),
+    "another function, told by the installed package": (
+        "notiflog.queue.plain.UntrustedJob: this worker only runs its own",
+        "untrusted",
+        "this worker only runs its own",
+    ),
+    "an app's own class of that name": (
+        f"app.queue.plain.UntrustedJob: {SECRET}",
+        "other",
+        "app.queue.plain.UntrustedJob (its text is not shown: it might quote data)",
+    ),
     "no list": ("worker.events.InvalidEvent: $: expected a list", "untrusted", "$: expected a list"),
     "database": (
-        f"{CHAIN}{TRACEBACK}worker.db.DatabaseFault: UndefinedTable (SQLSTATE 42P01): migrate\n",
+        f"{CHAIN}{TRACEBACK}worker.servers.postgres.DatabaseFault: UndefinedTable (SQLSTATE 42P01): m\n",
         "database",
-        "UndefinedTable (SQLSTATE 42P01): migrate",
+        "UndefinedTable (SQLSTATE 42P01): m",
     ),
     "configuration": (
-        f"{TRACEBACK}worker.config.ConfigError: DATABASE_URL is not set\nand more",
+        f"{TRACEBACK}worker.servers.settings.ConfigError: DATABASE_URL is not set\nand more",
         "configuration",
         "DATABASE_URL is not set",
     ),
-    "no project": ("worker.dryrun.NoProject: no Firebase project", "configuration", "no Firebase project"),
+    "no project": (
+        "worker.sweep.dryrun.NoProject: no Firebase project",
+        "configuration",
+        "no Firebase project",
+    ),
     "unreadable data": (
         f"{TRACEBACK}rq.exceptions.DeserializationError: {SECRET}",
         "untrusted",
@@ -209,7 +230,7 @@ def test_whatever_stands_for_a_result_the_job_is_told(redis: Redis, name: str) -
 
 
 def test_an_errors_text_is_inflated_within_bounds(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "_LONGEST_TEXT", 1000)
+    monkeypatch.setattr(stopped, "_LONGEST_TEXT", 1000)
     lines = "\n".join(f"[{number}] $: wrong" for number in range(10_000))
     fail(redis, "job", f"worker.jobs.RejectedEvents: {REJECTED}\n{lines}")
     assert 10 < len(only(redis).rejected) < 100
@@ -296,8 +317,8 @@ def test_nothing_that_is_stored_runs(redis: Redis, tmp_path: Path) -> None:
 def test_jobs_that_stop_meanwhile_wait_for_the_next_look(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "_JOBS", 2)
-    monkeypatch.setattr(failures, "_IDS", 2)
+    monkeypatch.setattr(stopped, "_JOBS", 2)
+    monkeypatch.setattr(stopped, "_IDS", 2)
     for number in range(5):
         fail(redis, f"failed-{number}")
         set_aside(redis, f"aside-{number}")
@@ -329,17 +350,17 @@ def test_hashes_are_fetched_in_small_batches_and_none_that_is_larger_than_any_of
     for number in range(5):
         fail(redis, f"job-{number}", data=call([{}] * number))
     fail(redis, "large", data=b"x" * 2000, compressed=False)
-    monkeypatch.setattr(failures, "LARGEST_JOB", 1000)
+    monkeypatch.setattr(stopped, "LARGEST_DATA", 1000)
     size = redis.hstrlen("rq:job:job-4", "data")
-    monkeypatch.setattr(failures, "_BYTES", 2 * size)
+    monkeypatch.setattr(stopped, "_BYTES", 2 * size)
     batches: list[list[bytes]] = []
-    fetch = failures._fetch
+    fetch = stopped._fetch
 
     def recorded(redis: Redis, jobs: Any) -> Any:
         batches.append([seen.raw_id for seen in jobs])
         return fetch(redis, jobs)
 
-    monkeypatch.setattr(failures, "_fetch", recorded)
+    monkeypatch.setattr(stopped, "_fetch", recorded)
     assert [job.events for job in stopped_jobs(redis)] == [0, 1, 2, 3, 4, None]
     assert batches == [[b"job-0", b"job-1"], [b"job-2", b"job-3"], [b"job-4"]]
 
@@ -349,12 +370,12 @@ def test_a_job_that_somebody_overwrites_meanwhile_is_told_all_the_same(
 ) -> None:
     fail(redis, "failed", "TypeError")
     set_aside(redis, "aside")
-    fetch = failures._fetch
+    fetch = stopped._fetch
 
     def overwritten(redis: Redis, jobs: Any) -> Any:
         for seen in jobs:
             redis.set(b"rq:job:" + seen.raw_id, "text")
         return fetch(redis, jobs)
 
-    monkeypatch.setattr(failures, "_fetch", overwritten)
+    monkeypatch.setattr(stopped, "_fetch", overwritten)
     assert [(job.job_id, job.events) for job in stopped_jobs(redis)] == [("failed", None), ("aside", None)]

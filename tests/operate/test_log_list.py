@@ -10,8 +10,13 @@ import pytest
 import rq
 
 import worker
-from worker import hygiene, jobs, logs, store, sweep
-from worker.classify import Failure, classify
+from worker import logs
+from worker.judge.batch import Batch
+from worker.judge.classify import Failure, classify
+from worker.record import store
+from worker.record.account import _account, _fields
+from worker.sweep import __main__ as sweep
+from worker.sweep import passes
 
 PACKAGE = Path(worker.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -28,7 +33,7 @@ class Call(NamedTuple):
 
 
 def calls() -> Iterator[Call]:
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and re.fullmatch(
                 r"logs\.(info|info_each|warning|error)", ast.unparse(node.func)
@@ -43,10 +48,10 @@ CALLS = list(calls())
 _NOTHING = store.Recorded(frozenset(), {}, {}, frozenset(), frozenset())
 #: What these bring.
 MORE: dict[str, set[str]] = {
-    "outcomes_recorded": set(jobs._account(jobs.Batch(0, [], []), _NOTHING, set(), {}).summary),
-    "send_failed": set(jobs._fields(Failure("token", "fcm", 500, classify("fcm", 500, None)))),
+    "outcomes_recorded": set(_account(Batch(0, [], []), _NOTHING, set(), {}).summary),
+    "send_failed": set(_fields(Failure("token", "fcm", 500, classify("fcm", 500, None)))),
     "job_failed": set(logs.describe(None)),
-    "tokens_swept": {*sweep._COUNTS, *hygiene.AGES, "age_unknown", "no_verdict_unavailable"},
+    "tokens_swept": {*sweep._COUNTS, *passes.AGES, "age_unknown", "no_verdict_unavailable"},
 }
 
 

@@ -31,8 +31,9 @@ from tests.drain.conftest import (
     until,
 )
 from tests.operate.test_log_list import misfits
-from worker import logs, sample
-from worker.trust import UntrustedJob
+from worker import logs
+from worker.demo import sample
+from worker.queue.plain import UntrustedJob
 
 __all__ = ["environment", "queue", "start"]  # fixtures
 
@@ -268,7 +269,7 @@ class TestALine:
 
     def test_on_an_exception_of_ours_has_its_text(self) -> None:
         (line,) = logs.lines(foreign_record("failed", raised(UntrustedJob("too large"))))
-        assert (line["exc"], line["problem"]) == ("worker.trust.UntrustedJob", "too large")
+        assert (line["exc"], line["problem"]) == ("worker.queue.plain.UntrustedJob", "too large")
 
     def test_on_an_exception_of_others_has_its_type_and_place_but_not_its_text(self) -> None:
         (line,) = logs.lines(foreign_record("failed", raised(psycopg.DataError("MARK"))))

@@ -34,8 +34,10 @@ from tests.drain.conftest import (
     work,
 )
 from tests.operate.test_failures import REJECTED, fail, set_aside
-from worker import replay, sample
+from worker import replay
+from worker.demo import sample
 from worker.drain import DrainWorker
+from worker.queue import repair
 
 __all__ = ["drain", "environment", "new_worker", "queue", "start", "work"]
 
@@ -353,7 +355,7 @@ def test_two_replays_at_once_put_each_job_back_once(
 ) -> None:
     fail(redis, "failed")
     set_aside(redis, "aside")
-    requeue = replay.requeue
+    requeue = repair.requeue
 
     def both(redis: Redis, jobs: Any, queue: str) -> list[str]:
         assert requeue(redis, jobs, queue) == ["requeued", "requeued"]
@@ -370,7 +372,7 @@ def test_a_job_that_fails_again_meanwhile_is_not_replayed_twice(
 ) -> None:
     fail(redis, "first")
     fail(redis, "second")
-    requeue = replay.requeue
+    requeue = repair.requeue
 
     def fails_again(redis: Redis, jobs: Any, queue: str) -> list[str]:
         answers = requeue(redis, jobs, queue)
@@ -390,7 +392,7 @@ def test_interrupted_it_tells_how_far_it_came(
 ) -> None:
     fail(redis, "first")
     fail(redis, "second")
-    requeue = replay.requeue
+    requeue = repair.requeue
 
     def interrupted(redis: Redis, jobs: Any, queue: str) -> list[str]:
         if jobs[0].job_id == "second":

@@ -19,11 +19,13 @@ from rq import Queue
 
 from tests import make
 from tests.drain.conftest import JOB, QUARANTINE, Drain, drain, new_worker, queue
-from worker import report, sample
-from worker.failures import StoppedJob
-from worker.figures import LISTED, Counts, Group, Outcomes, Report, Stopped, percent, worst_first
-from worker.report import beginning
-from worker.tables import BLOCKS, DAYS_SHOWN, GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN, as_text
+from worker.demo import sample
+from worker.queue.stopped import StoppedJob
+from worker.report import __main__ as report
+from worker.report.__main__ import beginning
+from worker.report.counts import Counts, Group, Outcomes, Report, Stopped, percent, worst_first
+from worker.report.reading import LISTED
+from worker.report.text import BLOCKS, DAYS_SHOWN, GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN, as_text
 
 __all__ = ["drain", "new_worker", "queue"]
 
@@ -251,7 +253,7 @@ def test_all_jobs_are_counted_and_the_newest_listed(
 ) -> None:
     jobs = [stopped_job(number) for number in (*range(100, 150), *range(100))]
     aside = stopped_job(200, state="quarantined", since=None)
-    monkeypatch.setattr("worker.figures.stopped_jobs", lambda redis, queue: iter([*jobs, aside]))
+    monkeypatch.setattr("worker.report.reading.stopped_jobs", lambda redis, queue: iter([*jobs, aside]))
     stopped = told()["stopped_jobs"]
     assert (stopped["failed"], stopped["quarantined"]) == (150, 1)
     newest = ["job-200", *(f"job-{minutes_ago}" for minutes_ago in range(LISTED - 1))]

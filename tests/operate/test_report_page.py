@@ -16,16 +16,17 @@ import worker
 from tests.drain.conftest import QUARANTINE
 from tests.migrations.conftest import require
 from tests.operate.browser import PROGRAM, Browser, Page, chromium
-from worker import page as pages
-from worker import report, sample
-from worker.failures import StoppedJob
-from worker.figures import Counts, Group, Outcomes, Report, Stopped, worst_first
-from worker.page import GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN
+from worker.demo import sample
+from worker.queue.stopped import StoppedJob
+from worker.report import __main__ as report
+from worker.report import page as pages
+from worker.report.counts import Counts, Group, Outcomes, Report, Stopped, worst_first
+from worker.report.page import GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN
 
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
 DRAWN = "document.querySelector('[data-drawn]') !== null"
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
-STYLE = (Path(pages.__file__).with_name("web") / "style.css").read_text()
+STYLE = Path(pages.__file__).with_name("style.css").read_text()
 
 # In a job's id and texts: would be an element, an event handler, the end of a script, wider than any screen.
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script></script>\"'&amp;" + "x" * 200
@@ -305,8 +306,8 @@ def test_without_the_chart_library_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("page", "charts"):
-        monkeypatch.delitem(sys.modules, f"worker.{name}")
-        monkeypatch.delattr(worker, name)
+        monkeypatch.delitem(sys.modules, f"worker.report.{name}")
+        monkeypatch.delattr(worker.report, name)
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(SystemExit) as exit_:
         report.main(["--html", str(tmp_path / "report.html")])

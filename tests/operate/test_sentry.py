@@ -26,7 +26,7 @@ from tests.drain.conftest import (
     start,
     statuses,
 )
-from worker import sample, sandbox
+from worker.demo import sample, sandbox
 
 __all__ = ["environment", "queue", "start"]  # fixtures
 
@@ -176,5 +176,5 @@ def test_is_missed_in_one_line_where_its_library_is_not_installed(
 
 
 def test_costs_nothing_where_nobody_asked_for_it() -> None:
-    code = "import sys; from worker import sentry; sentry.setup(); sys.exit('sentry_sdk' in sys.modules)"
+    code = "import sys; from worker.logs import sentry; sentry.setup(); sys.exit('sentry_sdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={}).returncode == 0

@@ -19,7 +19,7 @@ from redis.client import PubSubWorkerThread
 from requests.adapters import BaseAdapter
 from rq import SimpleWorker
 
-from worker import config
+from worker.servers.settings import settings
 
 Answer = tuple[int, Any] | Exception
 
@@ -125,7 +125,7 @@ def work(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("DATABASE_URL", database)
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
-    config.settings.cache_clear()
+    settings.cache_clear()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(serializer: str | None = None, worker_class: type[Any] = SimpleWorker) -> None:
@@ -134,7 +134,7 @@ def work(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    config.settings.cache_clear()
+    settings.cache_clear()
 
 
 @pytest.fixture

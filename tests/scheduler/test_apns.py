@@ -15,8 +15,8 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 
 from worker import apns
-from worker.answers import read_apns
-from worker.classify import classify
+from worker.judge.answers import read_apns
+from worker.judge.classify import classify
 
 TIMESTAMP = 1_794_800_000_000
 HTML = "<html><title>502 Bad Gateway</title></html>"

@@ -20,10 +20,11 @@ from rq.job import Job
 
 from tests import make
 from tests.scheduler.conftest import Work
-from worker import enqueue, sample
-from worker.classify import fold
+from worker import enqueue
+from worker.demo import sample
 from worker.enqueue import InvalidEvents, enqueue_outcomes, event
 from worker.events import decode
+from worker.judge.classify import fold
 
 SENT_AT = datetime(2026, 11, 16, 6, 0, tzinfo=UTC)
 SECRET = "secret-device-token"

@@ -22,7 +22,7 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from tests.scheduler.conftest import Fcm, Work
-from worker import sample
+from worker.demo import sample
 from worker.drain import DrainWorker
 from worker.enqueue import enqueue_outcomes
 

@@ -14,8 +14,8 @@ from google.auth.exceptions import RefreshError
 
 from tests.scheduler.conftest import Fcm, raw
 from worker import fcm as from_fcm
-from worker.classify import classify
-from worker.sample import fcm_error
+from worker.demo.sample import fcm_error
+from worker.judge.classify import classify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated. Use .*fid.* instead:DeprecationWarning")
 

@@ -11,8 +11,10 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from worker import db, history, sample, sandbox
+from worker import history
+from worker.demo import sample, sandbox
 from worker.events import idempotency_key
+from worker.servers.postgres import connect
 
 START = datetime(2026, 11, 16, 6, 0, tzinfo=UTC)
 
@@ -149,7 +151,7 @@ def busy(postgres: sandbox.Postgres, app: sample.App) -> Iterator[psycopg.Connec
     """A database with 100,000 rows of 500 mentors in 20 chapters by 200 rules."""
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
         admin.execute("create database busy template migrated")
-    with db.connect(postgres.url("busy")) as connection:
+    with connect(postgres.url("busy")) as connection:
         for table, rows in (("users", 500), ("chapters", 20), ("scenario_rules", 200)):
             insert = "insert into {} select md5(n::text)::uuid from generate_series(1, %s) n"
             connection.execute(sql.SQL(insert).format(sql.Identifier("public", table)), [rows])

@@ -11,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tests import make
-from worker import events, sample
+from worker import events
+from worker.demo import sample
 from worker.events import InvalidEvent, decode
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import pytest
 from firebase_admin import credentials, messaging
 
 from tests.scheduler.conftest import Account, Fcm, _Adapter
-from worker import sample
-from worker.config import Settings
-from worker.sample import fcm_error
+from worker.demo import sample
+from worker.demo.sample import fcm_error
+from worker.servers.settings import Settings
 
 DEAD = fcm_error(404, "NOT_FOUND", "Requested entity was not found.", FcmError={"errorCode": "UNREGISTERED"})
 BUSY = fcm_error(503, "UNAVAILABLE", "Busy.", FcmError={"errorCode": "UNAVAILABLE"})

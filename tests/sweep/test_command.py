@@ -12,8 +12,8 @@ from redis import Redis
 
 from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import APNS_TOKEN, BUSY, DEAD, Register, left
-from worker import sweep
-from worker.hygiene import State, alone, load, save
+from worker.sweep import __main__ as sweep
+from worker.sweep.passes import State, alone, load, save
 
 pytestmark = pytest.mark.usefixtures("environment")
 

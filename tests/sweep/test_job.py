@@ -25,9 +25,10 @@ from tests.drain.conftest import (
 )
 from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import DEAD, Register, left
-from worker import dryrun, sample
-from worker.dryrun import NoProject
+from worker.demo import sample
 from worker.jobs import sweep_tokens
+from worker.sweep import dryrun
+from worker.sweep.dryrun import NoProject
 
 __all__ = ["drain", "new_worker", "queue", "work"]
 
@@ -67,10 +68,13 @@ def test_without_a_project_it_fails_with_the_remedy(
     def unset(_: Any) -> Any:
         raise NoProject("no Firebase project: set GOOGLE_APPLICATION_CREDENTIALS")
 
-    monkeypatch.setattr("worker.hygiene.check", unset)
+    monkeypatch.setattr("worker.sweep.passes.check", unset)
     job = queue.enqueue(SWEEP)
     work()
-    assert failure(job) == "worker.dryrun.NoProject: no Firebase project: set GOOGLE_APPLICATION_CREDENTIALS"
+    assert (
+        failure(job)
+        == "worker.sweep.dryrun.NoProject: no Firebase project: set GOOGLE_APPLICATION_CREDENTIALS"
+    )
 
 
 def test_a_database_fault_fails_it_without_data(
@@ -79,7 +83,7 @@ def test_a_database_fault_fails_it_without_data(
     connection.execute("drop table public.device_tokens")
     job = queue.enqueue(SWEEP)
     new_worker(SimpleWorker).work(burst=True)
-    assert failure(job).startswith("worker.db.DatabaseFault: UndefinedTable (SQLSTATE 42P01")
+    assert failure(job).startswith("worker.servers.postgres.DatabaseFault: UndefinedTable (SQLSTATE 42P01")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_a_database_fault_fails_it_without_data(
 def test_with_arguments_it_is_not_trusted(queue: Queue, drain: Drain, arguments: dict[str, Any]) -> None:
     job = queue.enqueue(SWEEP, **arguments)
     drain()
-    assert failure(job) == "worker.trust.UntrustedJob: worker.jobs.sweep_tokens takes no argument"
+    assert failure(job) == "worker.queue.plain.UntrustedJob: worker.jobs.sweep_tokens takes no argument"
 
 
 def test_outside_rq_it_says_what_to_do() -> None:

@@ -11,11 +11,13 @@ from redis import Redis
 
 from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import APNS_TOKEN, BUSY, DEAD, Register, fcm_token, left
-from worker import brake, hygiene, logs
-from worker.config import Settings
-from worker.dryrun import kind
-from worker.hygiene import NoVerdict, State, alone, finish, go_on, load, pages, save
-from worker.sample import fcm_error
+from worker import logs
+from worker.demo.sample import fcm_error
+from worker.record import brake
+from worker.servers.settings import Settings
+from worker.sweep import passes
+from worker.sweep.dryrun import kind
+from worker.sweep.passes import NoVerdict, State, alone, finish, go_on, load, pages, save
 
 Logged = Callable[[], list[dict[str, Any]]]
 
@@ -207,7 +209,7 @@ class TestGoingOn:
         logged: Logged,
     ) -> None:
         tokens = register(250)
-        monkeypatch.setattr(hygiene, "JOB_SECONDS", 0.0)
+        monkeypatch.setattr(passes, "JOB_SECONDS", 0.0)
         asked = []
         for _ in range(4):
             fcm.sent.clear()
@@ -255,7 +257,7 @@ class TestGoingOn:
 
     @pytest.mark.parametrize("junk", ["", "junk", "[]", "7", '["a", 7, null]', '["a", {"b": "c"}, 1]'])
     def test_a_state_that_cannot_be_read_starts_over(self, redis: Redis, junk: str) -> None:
-        redis.set(hygiene.STATE_KEY, junk)
+        redis.set(passes.STATE_KEY, junk)
         assert load(redis) == State()
 
     def test_an_empty_table_is_a_complete_pass(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.answers import ApnsAnswer, FcmAnswer, read_apns, read_fcm
-from worker.classify import Outcome, StaleToken, classify, fold, stale_tokens
 from worker.events import Channel, Event, SendResult
-from worker.rules import APNS_RULES, FCM_RULES, Evidence, Rule
+from worker.judge.answers import ApnsAnswer, FcmAnswer, read_apns, read_fcm
+from worker.judge.classify import Outcome, StaleToken, classify, fold, stale_tokens
+from worker.judge.rules import APNS_RULES, FCM_RULES, Evidence, Rule
 
 
 class Case(NamedTuple):

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from worker.config import ConfigError, Settings, read_settings
+from worker.servers.settings import ConfigError, Settings, read_settings
 
 URL = "postgresql://notiflog:S3CR3T@db.example.org:5432/app"
 NAMES = ("NOTIFLOG_TOKEN_TABLE", "NOTIFLOG_TOKEN_COLUMN", "NOTIFLOG_TOKEN_REGISTERED_COLUMN")

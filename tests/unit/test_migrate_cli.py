@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker import migrate
-from worker.migrate import Migration, migrations
+from worker.servers.migrations import Migration, migrations
 
 SECRET = "S3CRET"
 

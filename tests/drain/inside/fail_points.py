@@ -14,8 +14,8 @@ from typing import Any
 from rq import Worker
 from rq.worker import BaseWorker
 
-from worker import store
-from worker.claims import Claims
+from worker.drain.claims import Claims
+from worker.record import store
 
 
 def place(directory: Path) -> None:

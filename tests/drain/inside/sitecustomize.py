@@ -5,43 +5,37 @@ import re
 import signal
 from pathlib import Path
 
-from worker import claims, db
+from worker.drain import DrainWorker
+from worker.drain.claims import Timing
+from worker.servers import postgres
 
-if seconds := os.environ.get("TEST_LEASE"):
-    # Before `worker.drain` copies them.
-    claims.LEASE = int(seconds)
-    claims.LOOK_AROUND = 1
-
-if seconds := os.environ.get("TEST_LOOK_AROUND"):
-    claims.LOOK_AROUND = float(seconds)
-
-if seconds := os.environ.get("TEST_REDIS_PATIENCE"):
-    claims.REDIS_PATIENCE = float(seconds)
+times = {name: float(os.environ.get(f"TEST_{name.upper()}") or 0) for name in Timing._fields}
+if times["lease"] and not times["look_around"]:
+    times["look_around"] = 1.0
+DrainWorker.timing = Timing(**{name: seconds for name, seconds in times.items() if seconds})
 
 if seconds := os.environ.get("TEST_PATIENCE"):
     # How long a stopping worker waits for what is being written.
-    db.STATEMENT_TIMEOUT = int(seconds)
+    postgres.STATEMENT_TIMEOUT = int(seconds)
 
 if limits := os.environ.get("TEST_LIMITS"):
     # Limits of a transaction, for instance `lock_timeout=300ms`, more of them after commas.
     for limit in limits.split(","):
         name, _, value = limit.partition("=")
-        db._LIMITS, changed = re.subn(rf"'{name}', '\w+'", f"'{name}', '{value}'", db._LIMITS)
+        postgres._LIMITS, changed = re.subn(rf"'{name}', '\w+'", f"'{name}', '{value}'", postgres._LIMITS)
         assert changed == 1, f"no {name} in the settings of a transaction"
 
 if mark := os.environ.get("TEST_DIES_OF"):
     # Die of events skipped for this reason, as of a crash in a library.
-    from worker import classify
     from worker.events import Event
-
-    fold = classify.fold
+    from worker.judge import batch, classify
 
     def dying(event: Event) -> classify.Outcome:
         if event.skipped == mark:
             os.kill(os.getpid(), signal.SIGKILL)
-        return fold(event)
+        return classify.fold(event)
 
-    classify.fold = dying  # before `worker.jobs` copies it
+    batch.fold = dying  # type: ignore[attr-defined]  # imported there, not offered
 
 if directory := os.environ.get("TEST_FAIL_POINTS"):
     import fail_points  # type: ignore[import-not-found]  # a neighbour, on the same path

@@ -1,0 +1,252 @@
+"""The queue as one draining worker sees it: claim many jobs, finish them, give them back, take over.
+
+Each step is one server-side script (`*.lua`), so a job is always in exactly one place: the queue, the started
+registry under some worker's name, or finished.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+import redis
+from rq.defaults import RQ_KEY_PREFIX
+from rq.utils import now, utcformat
+
+from .. import logs
+from ..queue.keys import LARGEST_DATA, MOST_RECOVERIES, leases_key, quarantine_key
+
+T = TypeVar("T")
+
+#: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
+TURN_JOBS = 512
+TURN_BYTES = 192 << 10
+
+
+class Timing(NamedTuple):
+    """How long things may take, in seconds."""
+
+    #: A silent worker keeps its jobs so long, by the Redis server's clock.
+    lease: float = 15
+    #: So often a worker says that it lives and looks for those that do not: a killed worker's jobs run
+    #: elsewhere after a lease and this at most.
+    look_around: float = 5.0
+    #: Redis away for longer ends the worker.
+    redis_patience: float = 60.0
+
+
+class Claimed(NamedTuple):
+    """One job of a turn."""
+
+    job_id: str
+    execution_id: str
+    #: The call, as RQ stores it.
+    data: bytes
+    #: Seconds to keep the result, as stored; None or empty: the job does not say.
+    result_ttl: bytes | None
+    #: Taken over from a worker that died, maybe of it.
+    recovered: bool
+
+    @property
+    def member(self) -> str:
+        """The job's entry in the started registry."""
+        return f"{self.job_id}:{self.execution_id}"
+
+
+class Turn(NamedTuple):
+    """What a claim brought."""
+
+    jobs: list[Claimed]
+    #: How many jobs left the queue: also those that were gone or set aside.
+    taken: int
+    #: Its one job needs RQ's ordinary path.
+    ordinary: bool
+
+    @property
+    def suspect(self) -> bool:
+        """Its one job may be what killed its worker."""
+        return any(job.recovered for job in self.jobs)
+
+
+class Done(NamedTuple):
+    """One committed job, to be finished."""
+
+    job: Claimed
+    #: Seconds to keep the result; 0 not at all, -1 for ever.
+    result_ttl: int
+    #: Serialized and encoded as RQ does.
+    result: str
+
+
+class Claims:
+    """The scripts, bound to one worker and its queue.
+
+    Every call may be repeated, so each waits for a Redis that is away, up to the patience, and then ends
+    the worker for its supervisor to start anew. A claim whose answer was lost is found again by `recover`.
+    """
+
+    def __init__(self, worker: Any, timing: Timing) -> None:
+        self._worker = worker
+        self.timing = timing
+        self._redis = worker.connection
+        self._queue = worker.queues[0]
+        self._started = self._queue.started_job_registry.key
+        self._finished = self._queue.finished_job_registry.key
+        self._leases = leases_key(self._queue.name)
+        self._quarantine = quarantine_key(self._queue.name)
+        # Part of every execution id of this worker, so that the started registry alone tells whose job it is.
+        self._holder = uuid4().hex
+        self._turns = count()
+        #: Redis stayed away longer than the patience.
+        self.lost = False
+        self._claim, self._beat, self._finish, self._release = (
+            self._redis.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
+            for name in ("claim", "beat", "finish", "release")
+        )
+
+    def claim(self, most: int) -> Turn:
+        """Claim up to `most` waiting jobs; what is no job at all is set aside."""
+        keys = (
+            self._queue.key,
+            self._started,
+            self._worker.key,
+            self._worker.executions_key,
+            self._leases,
+            self._quarantine,
+        )
+        arguments = (
+            RQ_KEY_PREFIX,
+            self._worker.name,
+            self._holder,
+            next(self._turns),
+            utcformat(now()),
+            min(most, TURN_JOBS),
+            TURN_BYTES,
+            LARGEST_DATA,
+            self.timing.lease,
+            self._worker.worker_ttl,
+        )
+        taken, claimed, ordinary, quarantined = self.patiently(lambda: self._claim(keys, arguments))
+        jobs = [
+            Claimed(job_id.decode(), execution.decode(), data, result_ttl, recoveries is not None)
+            for job_id, execution, data, result_ttl, recoveries in claimed
+        ]
+        for job_id in quarantined:
+            name = job_id.decode(errors="replace")
+            logs.error("job_quarantined", job=name, problem="not a job, or too large")
+        return Turn(jobs, taken, bool(ordinary))
+
+    def finish(self, done: Sequence[Done], started_at: float, seconds: float) -> set[str]:
+        """Finish committed jobs; returns the ids of those that RQ's own code must finish."""
+        keys = (self._started, self._finished, self._worker.key, self._worker.executions_key)
+        arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds]
+        for job, result_ttl, result in done:
+            arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
+        return {job_id.decode() for job_id in self.patiently(lambda: self._finish(keys, arguments))}
+
+    def holds(self, job: Claimed) -> bool:
+        """Whether a job is still this worker's: it may have stalled, and another taken the job over."""
+        return self.patiently(lambda: self._redis.zscore(self._started, job.member)) is not None
+
+    def release(self, members: Sequence[str]) -> int:
+        """Put this worker's own jobs back to the front of the queue; returns how many."""
+        return self._give_back(self._queue.key, "queued", 0, members)[0]
+
+    def quarantine(self, job: Claimed) -> None:
+        """Set one of this worker's jobs aside, its hash untouched."""
+        self._give_back(self._quarantine, "", 0, [job.member])
+
+    def beat(self, members: Sequence[str]) -> None:
+        """Say that this worker is alive, and that it still has these jobs."""
+        keys = (self._started, self._worker.key, self._worker.executions_key, self._leases)
+        arguments = (self._holder, self.timing.lease, self._worker.worker_ttl, utcformat(now()), *members)
+        self.patiently(lambda: self._beat(keys, arguments))
+
+    @contextmanager
+    def kept(self, members: Sequence[str]) -> Iterator[None]:
+        """Keep saying so while the block runs."""
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(self.timing.look_around):
+                with suppress(SystemExit):  # ends nothing here, and Redis may come back
+                    self.beat(members)
+
+        keeper = threading.Thread(target=keep, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+
+    def recover(self, members: Iterable[str]) -> tuple[int, int]:
+        """Take back the jobs of draining workers that went silent, and own ones that are not in `members`.
+
+        The latter were claimed by a call whose answer was lost. Returns (back in the queue, given up).
+        """
+
+        def look() -> tuple[list[bytes], list[bytes]]:
+            seconds = self._redis.time()[0]
+            with self._redis.pipeline() as pipeline:
+                pipeline.zrangebyscore(self._started, 1, "+inf")  # lower: given up, for RQ's maintenance
+                pipeline.zremrangebyscore(self._leases, "-inf", seconds)
+                pipeline.zrange(self._leases, 0, -1)
+                started, _, alive = pipeline.execute()
+            return started, alive
+
+        started, alive = self.patiently(look)
+        holders = {holder.decode() for holder in alive} - {self._holder}
+        own: list[str] = []
+        silent: list[str] = []
+        known = set(members)
+        for member in (raw.decode(errors="replace") for raw in started):
+            holder, dash, _ = member.rpartition(":")[2].partition("-")
+            if not dash or len(holder) != len(self._holder) or holder in holders or member in known:
+                continue  # a stock worker's, a living worker's, or in flight here
+            (own if holder == self._holder else silent).append(member)
+        back, _ = self._give_back(self._queue.key, "queued", 0, own)
+        more, given_up = self._give_back(self._queue.key, "queued", MOST_RECOVERIES, silent)
+        return back + more, given_up
+
+    def leave(self) -> None:
+        """Say that this worker ends, with nothing left to take over."""
+        self._redis.zrem(self._leases, self._holder)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the queue has a job, at most `seconds`; takes none."""
+        # Moving the front to the front blocks while the list is empty and changes nothing.
+        try:
+            self.patiently(
+                lambda: self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT")
+            )
+        except redis.OutOfMemoryError:  # a full Redis refuses even that
+            time.sleep(min(seconds, 1))
+
+    def _give_back(self, destination: str, status: str, most: int, members: Sequence[str]) -> tuple[int, int]:
+        if not members:
+            return 0, 0
+        arguments = (RQ_KEY_PREFIX, status, most, *members)
+        released, given_up = self.patiently(lambda: self._release((destination, self._started), arguments))
+        return released, given_up
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Call until Redis answers. Ends the worker (SystemExit) when it stays away."""
+        deadline = time.monotonic() + self.timing.redis_patience
+        pause = 0.25
+        while True:
+            try:
+                answer = call()
+                self.lost = False
+                return answer
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    self.lost = True
+                    raise SystemExit(f"Stopped: no Redis for {self.timing.redis_patience:.0f} s") from None
+                logs.warning("redis_unavailable", problem=type(error).__name__, retry_in=pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)

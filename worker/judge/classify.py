@@ -1,0 +1,154 @@
+"""Judge send results: what each answer proves about its token, and what became of the prompt as a whole.
+
+Pure: answers in, verdicts and outcomes out.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from ..events import Channel, Event
+from .answers import read_apns, read_fcm
+from .rules import ACCEPTED, APNS_RULES, FCM_RULES, PRESUMED_DEAD, PROVEN_DEAD, TRANSIENT, UNPROVEN, Evidence
+
+Status = Literal["delivered", "failed", "skipped"]
+
+
+class Verdict(Struct, frozen=True, gc=False):
+    """The judgement of one send result."""
+
+    reason: str
+    evidence: Evidence
+    #: APNs' word on when the token died; a device registered later is alive.
+    dead_since: datetime | None = None
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the token is to be deleted, unless its device registered again meanwhile."""
+        return self.evidence in (PROVEN_DEAD, PRESUMED_DEAD)
+
+
+class StaleToken(Struct, frozen=True, gc=False):
+    """A token to delete where it was registered before `before`."""
+
+    token: str
+    before: datetime
+    reason: str
+    #: Whose answer it was.
+    channel: Channel
+
+
+class Failure(Struct, frozen=True, gc=False):
+    """A send result that was not accepted, for the log."""
+
+    token: str
+    channel: Channel
+    http_status: int | None
+    verdict: Verdict
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """What became of one prompt: the row to write, and the tokens found dead on the way."""
+
+    peer_mentor_id: UUID
+    chapter_id: UUID
+    scenario_rule_id: UUID
+    delivered_at: datetime
+    delivery_channel: Channel
+    idempotency_key: str
+    status: Status
+    #: Why it failed or was skipped; None when delivered.
+    reason: str | None
+    #: False: no row yet, the sender will try again.
+    final: bool
+    #: Tokens with a death notice; see `stale_tokens` for what becomes of them.
+    stale: tuple[StaleToken, ...]
+    #: Tokens that were accepted, with the time of sending and the channel.
+    alive: tuple[tuple[str, datetime, Channel], ...]
+    failures: tuple[Failure, ...]
+
+
+def classify(channel: Channel, http_status: int | None, body: object) -> Verdict:
+    """Judge one answer. Never raises, whatever the body is.
+
+    `http_status`: HTTP status, None when there was no answer. `body`: the answer as it came.
+    """
+    if channel == "fcm":
+        fcm = read_fcm(http_status, body)
+        for fcm_rule in FCM_RULES:
+            if fcm_rule.matches(fcm):
+                return Verdict(fcm_rule.reason, fcm_rule.evidence)
+    apns = read_apns(http_status, body)
+    for apns_rule in APNS_RULES:
+        if apns_rule.matches(apns):
+            return Verdict(apns_rule.reason, apns_rule.evidence, apns.dead_since)
+    raise AssertionError("the last rule of each table matches everything")
+
+
+def fold(event: Event) -> Outcome:
+    """Fold an event's send results into what became of the prompt.
+
+    Delivered when any result was accepted, failed when none was, skipped when there were none. Apart from the
+    channel (that of the first accepted result), the order of the results does not matter.
+    """
+    alive: list[tuple[str, datetime, Channel]] = []
+    accepted_by: Channel | None = None
+    failures: list[Failure] = []
+    stale: list[StaleToken] = []
+    for result in event.results or ():
+        channel = result.delivery_channel or event.delivery_channel
+        sent_at = result.sent_at or event.attempted_at
+        verdict = classify(channel, result.http_status, result.body)
+        if verdict.evidence is ACCEPTED:
+            alive.append((result.token, sent_at, channel))
+            accepted_by = accepted_by or channel
+            continue
+        failures.append(Failure(result.token, channel, result.http_status, verdict))
+        if verdict.prunes:
+            before = min(sent_at, verdict.dead_since or sent_at)
+            stale.append(StaleToken(result.token, before, verdict.reason, channel))
+
+    status: Status
+    if accepted_by:
+        status, reason = "delivered", None
+    elif failures:
+        status, reason = "failed", min(map(_severity, failures))[1]
+    else:
+        status, reason = "skipped", event.skipped or "no_results"
+    return Outcome(
+        event.peer_mentor_id,
+        event.chapter_id,
+        event.scenario_rule_id,
+        event.attempted_at,
+        accepted_by or event.delivery_channel,
+        event.key,
+        status,
+        reason,
+        event.final,
+        tuple(stale),
+        tuple(alive),
+        tuple(failures),
+    )
+
+
+def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
+    """The tokens to prune after some outcomes: those with a death notice and no later sign of life."""
+    stale = [notice for outcome in outcomes for notice in outcome.stale]
+    if not stale:
+        return stale
+    last_seen: dict[str, datetime] = {}
+    for outcome in outcomes:
+        for token, sent_at, _ in outcome.alive:
+            last_seen[token] = max(sent_at, last_seen.get(token, sent_at))
+    return [
+        notice for notice in stale if notice.token not in last_seen or last_seen[notice.token] < notice.before
+    ]
+
+
+def _severity(failure: Failure) -> tuple[int, str]:
+    # Of several failed results the prompt's reason is the one most worth a look: ours before theirs.
+    order = (UNPROVEN, TRANSIENT, PRESUMED_DEAD, PROVEN_DEAD)
+    return order.index(failure.verdict.evidence), failure.verdict.reason

@@ -1,0 +1,35 @@
+"""What a worker says: one line an event, out of one list, without secrets; to a log and to Sentry."""
+
+from .catalogue import EVENTS
+from .foreign import DESCRIPTIONS, describe
+from .lines import (
+    CarefulHandler,
+    JsonFormatter,
+    TextFormatter,
+    error,
+    info,
+    info_each,
+    lines,
+    logger,
+    setup,
+    token_hash,
+    warning,
+)
+
+__all__ = [
+    "DESCRIPTIONS",
+    "EVENTS",
+    "CarefulHandler",
+    "JsonFormatter",
+    "TextFormatter",
+    "describe",
+    "error",
+    "info",
+    "info_each",
+    "lines",
+    "logger",
+    "sentry",
+    "setup",
+    "token_hash",
+    "warning",
+]

@@ -1,0 +1,38 @@
+"""Names in Redis that the workers, the scheduler's side and the commands share. Loads nothing."""
+
+import os
+
+#: The job, by name: the scheduler need not import what the worker needs.
+JOB = "worker.jobs.record_outcomes"
+#: The periodic check of silent tokens.
+SWEEP = "worker.jobs.sweep_tokens"
+#: The functions a job may name.
+JOB_FUNCTIONS = frozenset({JOB, SWEEP})
+#: The queue of `rq worker notiflog`.
+QUEUE = "notiflog"
+#: RQ's prefix of every key, read as RQ reads it.
+PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq")
+#: A job is taken over this often; after that it is suspected of killing its workers, and fails.
+MOST_RECOVERIES = 3
+#: Bytes of data that no job of ours reaches; a hash with more is not worth the memory.
+LARGEST_DATA = 16 << 20
+
+
+def failed_key(queue: str) -> str:
+    """The sorted set of the ids of failed jobs: RQ's registry."""
+    return f"{PREFIX}:failed:{queue}"
+
+
+def quarantine_key(queue: str) -> str:
+    """The list of the ids of jobs that were set aside."""
+    return f"{PREFIX}:notiflog:quarantine:{queue}"
+
+
+def leases_key(queue: str) -> str:
+    """The sorted set of the draining workers by when their leases end, in seconds of the server's clock."""
+    return f"{PREFIX}:notiflog:leases:{queue}"
+
+
+def raw_id(job_id: str) -> bytes:
+    """The id of a stopped job as it stands in Redis. Raises ValueError if `job_id` cannot be one."""
+    return job_id.encode("ascii").decode("unicode_escape").encode("latin-1")

@@ -1,0 +1,106 @@
+"""What the worker trusts in Redis: plain data and its own job functions, nothing else.
+
+Whoever can write to Redis can put anything into a job. RQ's default unpickling would run code found there,
+and its function, callback and webhook fields name what to call and where to post. Here a job's data is
+inflated within bounds, unpickled (or parsed as JSON) into plain types only, and nothing but this project's
+jobs is run. A default producer (`Queue.enqueue`) need not change anything.
+"""
+
+import io
+import json
+import pickle
+import zlib
+from typing import Any
+
+from .keys import JOB_FUNCTIONS, SWEEP
+
+#: A job's data may inflate to this much: 10,000 events are about 10 MB.
+MAX_INFLATED_BYTES = 64 << 20
+
+# What plain payloads of Python producers may carry besides JSON's types.
+_PLAIN_CLASSES = {
+    ("datetime", "datetime"),
+    ("datetime", "date"),
+    ("datetime", "timedelta"),
+    ("datetime", "timezone"),
+    ("uuid", "UUID"),
+    ("decimal", "Decimal"),
+}
+
+
+class UntrustedJob(Exception):
+    """The job's data is not something this worker runs; says what, without quoting the data."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PLAIN_CLASSES:
+            raise pickle.UnpicklingError("only plain data is accepted")
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("only plain data is accepted")
+
+
+class PlainSerializer:
+    """RQ's serializer interface: writes what RQ writes by default, reads plain pickles and JSON."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        """Pickle, as RQ's default serializer does."""
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        """Read plain data from a pickle or from JSON. Raises pickle.UnpicklingError or ValueError."""
+        if data[:1] in (b"[", b"{", b'"'):
+            return json.loads(data)
+        return _PlainUnpickler(io.BytesIO(data)).load()
+
+
+class PlainJsonSerializer(PlainSerializer):
+    """The same for a worker started with RQ's json serializer: its results are JSON, too."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        """JSON, as RQ's json serializer does."""
+        return json.dumps(value).encode()
+
+
+def inflate(data: bytes) -> bytes:
+    """Undo RQ's compression within MAX_INFLATED_BYTES. Raises UntrustedJob."""
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error:
+        return data  # as RQ does: stored uncompressed
+    if inflater.unconsumed_tail:
+        raise UntrustedJob(f"the job's data inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
+    return inflated
+
+
+def read_call(data: bytes) -> tuple[Any, ...]:
+    """The positional arguments of the job stored as `data`; none: it is the sweep. Raises UntrustedJob."""
+    try:
+        function, instance, args, kwargs = PlainSerializer.loads(inflate(data))
+        by_keyword = not args and list(kwargs) == ["events"]
+        args = list(kwargs.values() if by_keyword else args)
+    except UntrustedJob:
+        raise
+    except Exception:
+        # Whatever a hostile or broken pickle makes the unpickler raise; its text may quote the data.
+        raise UntrustedJob(
+            "the job's data cannot be read: enqueue plain JSON types with RQ's default or json serializer"
+        ) from None
+    if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
+        raise UntrustedJob(
+            f"this worker only runs {', '.join(sorted(JOB_FUNCTIONS))}: enqueue other functions on a queue "
+            "of their own"
+        )
+    if function == SWEEP:
+        if args or kwargs:
+            raise UntrustedJob("worker.jobs.sweep_tokens takes no argument")
+        return ()
+    if len(args) != 1 or (kwargs and not by_keyword):
+        raise UntrustedJob("worker.jobs.record_outcomes takes one argument: the list of events")
+    return tuple(args)

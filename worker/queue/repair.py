@@ -1,0 +1,50 @@
+"""Put stopped jobs back or away, and mend what a killed worker leaves in RQ's lists."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from rq.executions import Execution
+from rq.job import Job
+from rq.utils import now, utcformat
+
+from .keys import PREFIX, QUEUE, failed_key, quarantine_key, raw_id
+from .stopped import StoppedJob
+
+# How often RQ runs a replayed job again whose worker died; without any, RQ fails it.
+RETRIES = 3
+
+
+def forget_killed_executions(job: Job) -> None:
+    """Take a job's expired executions out of RQ's list of them.
+
+    RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
+    again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
+    """
+    registry = job.execution_registry
+    for execution_id in registry.get_execution_ids():
+        if not job.connection.exists(Execution(execution_id, job.id, job.connection).key):
+            job.connection.zrem(registry.key, execution_id)
+
+
+def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
+    """Put stopped jobs to the end of `queue`, each in one step; what became of each: see `replay.lua`.
+
+    RQ's own `requeue` takes a job out of the registry first and enqueues it then, and fetches it in between.
+    """
+    keys = [f"{PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
+    return _script(redis, "replay", keys, [PREFIX, queue, utcformat(now()), RETRIES], jobs)
+
+
+def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
+    """Delete stopped jobs for good; what became of each: see `discard.lua`."""
+    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [PREFIX], jobs)
+
+
+def _script(
+    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[StoppedJob]
+) -> list[str]:
+    script = redis.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
+    ids_and_states = [part for job in jobs for part in (raw_id(job.job_id), job.state)]
+    return [answer.decode() for answer in script(keys, [*first, *ids_and_states])]

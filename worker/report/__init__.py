@@ -1,0 +1,3 @@
+"""`python -m worker.report`: what became of the prompts, at a look."""
+
+__all__: list[str] = []

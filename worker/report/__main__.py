@@ -1,0 +1,214 @@
+"""What became of the prompts, at a look: `python -m worker.report`."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import psycopg
+from psycopg import errors
+from redis import RedisError
+
+from .. import NAME
+from ..queue.keys import QUEUE
+from ..servers import postgres
+from ..servers.redis import client
+from ..servers.settings import ConfigError, read_settings
+from .counts import Counts, Report, Stopped
+from .reading import read_outcomes, read_stopped
+from .text import ASCII_BLOCKS, BLOCKS, as_text
+
+WIDTHS = (40, 120)  # columns: a wider bar says no more
+
+NO_URL = "REDIS_URL cannot be parsed: expected redis://user:password@host:6379/0"
+
+EPILOG = """\
+examples:
+  python -m worker.report                                     today and the six days before
+  python -m worker.report --since 24h                         the last 24 hours
+  python -m worker.report --since 2026-11-01 --timezone Europe/Berlin
+  python -m worker.report --since 30d --html report.html      a page with charts, to open or to send
+
+DATABASE_URL must be of a role that may read the log: its owner's, or service_role's. The worker's own role
+may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is delivered
+of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before one of one.
+exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 wrong usage or configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show the report; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        settings = read_settings(os.environ)
+        redis = client(os.environ)
+    except (ConfigError, ValueError) as error:
+        return _complain(str(error) if isinstance(error, ConfigError) else NO_URL, 2)
+    try:
+        with closing(postgres.connect(settings.database_url)) as connection:
+            outcomes = read_outcomes(connection, options.since, options.timezone)
+    except errors.InsufficientPrivilege:
+        return _complain(
+            "the role of DATABASE_URL may not read public.follow_up_notification_log (notiflog_worker may "
+            "read keys and statuses only). Run this with the address of its owner or of service_role: "
+            f"DATABASE_URL=$OWNER_DATABASE_URL python -m {NAME}.report"
+        )
+    except psycopg.Error as error:
+        return _complain(postgres.explain(error))
+    status = 0
+    stopped: Stopped | None = None
+    try:
+        with closing(redis):
+            stopped = read_stopped(redis, options.queue)
+    except (RedisError, OSError) as error:
+        status = _complain(
+            f"failed jobs are unknown ({type(error).__name__}): check REDIS_URL and whether the server is up"
+        )
+    report = Report(options.since, options.now, options.timezone, outcomes, stopped)
+    if options.html:
+        return _write(options.html, options.page(report)) or status
+    _say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
+    return status
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
+    since, made_at, timezone, outcomes, stopped = report
+    return {
+        "since": since.isoformat(),
+        "made_at": made_at.isoformat(),
+        "timezone": str(timezone),
+        "total": _numbers(outcomes.total),
+        "channels": {channel: _numbers(counts) for channel, counts in outcomes.by_channel().items()},
+        "days": [
+            {"day": day.isoformat(), "delivery_channel": channel, **_numbers(counts)}
+            for (day, channel), counts in outcomes.days.items()
+        ],
+        "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
+        "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
+        "rows_may_be_hidden": outcomes.partial,
+        "stopped_jobs": stopped
+        and {
+            "failed": stopped.failed,
+            "quarantined": stopped.quarantined,
+            "newest": [
+                {**job._asdict(), "since": job.since and job.since.isoformat()} for job in stopped.newest
+            ],
+        },
+    }
+
+
+def beginning(since: str, now: datetime, timezone: tzinfo) -> datetime:
+    """What `--since` means at the moment `now`. Raises ValueError.
+
+    `7d`: whole days, today being the last; `24h`: exactly these; a date: its first moment in `timezone`.
+    """
+    if match := re.fullmatch(r"([1-9][0-9]{0,4})([dh])", since):
+        count = int(match[1])
+        if match[2] == "h":
+            return now - timedelta(hours=count)
+        day = now.astimezone(timezone).date() - timedelta(days=count - 1)
+    else:
+        day = date.fromisoformat(since)
+    return datetime.combine(day, time.min, timezone)
+
+
+def _numbers(counts: Counts) -> dict[str, int | float | None]:
+    rate = counts.rate
+    return {**counts._asdict(), "delivery_rate": rate if rate is None else round(rate, 4)}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.report",
+        description="What became of the prompts: outcomes by day and channel, delivery rates of chapters and "
+        "rules, and the jobs that failed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--since", default="7d", help="7d, 24h or a date like 2026-11-01 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timezone", type=_timezone, default="UTC", metavar="NAME", help="whose days (default: %(default)s)"
+    )
+    parser.add_argument("--queue", default=QUEUE, help="whose failed jobs (default: %(default)s)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with charts")
+    options = parser.parse_args(arguments)
+    options.now = datetime.now(UTC)
+    try:
+        options.since = beginning(options.since, options.now, options.timezone)
+    except (ValueError, OverflowError):
+        parser.error("--since must be days, hours or a date: 7d, 24h, 2026-11-01")
+    if options.html:
+        if options.html.exists() and not options.html.is_file():
+            parser.error(f"--html: {options.html} is no file")
+        try:
+            from .page import page
+        except ModuleNotFoundError as missing:
+            parser.error(f"--html needs `{missing.name}` for its charts: pip install 'notiflog[report]'")
+        options.page = page
+    return options
+
+
+def _timezone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)  # UTC needs no time zone database
+    except (KeyError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"no such time zone: {name}, expected one like Europe/Berlin"
+        ) from None
+
+
+def _write(path: Path, page: str) -> int:
+    """Put the page in place at once: whoever opens the file meanwhile sees the old one."""
+    path = path.resolve()  # a link stays one
+    part = path.with_name(f".{uuid4().hex}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        return _complain(f"cannot write {path}: {error.strerror}")
+    _say(f"wrote {path}")
+    return 0
+
+
+def _terminal() -> tuple[int, str]:
+    """The width to fill, and what to draw bars with."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        blocks = ASCII_BLOCKS
+    else:
+        blocks = BLOCKS
+    narrowest, widest = WIDTHS
+    return min(max(shutil.get_terminal_size().columns, narrowest), widest), blocks
+
+
+def _say(text: str) -> None:
+    encoding = sys.stdout.encoding
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
+    except BrokenPipeError:  # `| head` has seen enough; without this, so would complain the flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str, status: int = 1) -> int:
+    print(f"report: {message}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

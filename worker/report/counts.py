@@ -1,0 +1,152 @@
+"""The figures of a report: outcomes counted by day, channel, chapter and rule, and the jobs that stopped.
+
+Reads only. Chapters and rules are ids here: their names belong to the app. Why single pushes failed is in the
+workers' logs; the log table knows statuses only.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta, tzinfo
+from typing import NamedTuple
+from uuid import UUID
+
+from ..queue.stopped import StoppedJob
+
+# Days. "Since 2000" means the beginning, and no thousand empty days before it.
+_LONG = 366
+
+
+class Counts(NamedTuple):
+    """How many prompts ended which way."""
+
+    delivered: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def sent(self) -> int:
+        """Prompts that went out, accepted or not."""
+        return self.delivered + self.failed
+
+    @property
+    def rate(self) -> float | None:
+        """The share of the sent prompts that was delivered, 0 to 1; None: nothing was sent."""
+        return self.delivered / self.sent if self.sent else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the rate lies, as far as so few or many prompts tell (Wilson's interval, 95 %)."""
+        if not self.sent:
+            return 0.0, 1.0
+        z, n = 1.96, self.sent
+        share = self.delivered / n
+        middle = share + z * z / (2 * n)
+        spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+#: The statuses of the log, in the order in which they are shown.
+STATUSES = Counts._fields
+
+
+class Group(NamedTuple):
+    """The outcomes of one chapter or one rule."""
+
+    id: UUID
+    counts: Counts
+
+
+class Outcomes(NamedTuple):
+    """What the log holds since a moment."""
+
+    #: By day and channel, in order; days without a row are missing.
+    days: dict[tuple[date, str], Counts]
+    #: Worst first.
+    chapters: list[Group]
+    rules: list[Group]
+    #: Row level security applies to the reader, who may not see every row.
+    partial: bool
+
+    @property
+    def total(self) -> Counts:
+        """All of them."""
+        return add(self.days.values())
+
+    def by_channel(self) -> dict[str, Counts]:
+        """The outcomes of each channel, in order of their names."""
+        channels = defaultdict(list)
+        for (_, channel), counts in self.days.items():
+            channels[channel].append(counts)
+        return {channel: add(channels[channel]) for channel in sorted(channels)}
+
+    def by_day(self) -> dict[date, Counts]:
+        """The outcomes of each day that has any, in order."""
+        days = defaultdict(list)
+        for (day, _), counts in self.days.items():
+            days[day].append(counts)
+        return {day: add(counts) for day, counts in days.items()}
+
+
+class Stopped(NamedTuple):
+    """The jobs that failed or were set aside, as they are now, however old."""
+
+    failed: int
+    quarantined: int
+    #: LISTED of them: the quarantined, then the newest.
+    newest: list[StoppedJob]
+
+    @property
+    def total(self) -> int:
+        """How many there are, listed or not."""
+        return self.failed + self.quarantined
+
+
+class Report(NamedTuple):
+    """Everything there is to show."""
+
+    since: datetime
+    made_at: datetime
+    timezone: tzinfo
+    outcomes: Outcomes
+    #: None: unknown, Redis is away.
+    stopped: Stopped | None
+
+    def calendar(self) -> list[date]:
+        """The days to show, in order: a day without any outcome says something, too."""
+        recorded = {day for day, _ in self.outcomes.days}
+        today = self.made_at.astimezone(self.timezone).date()
+        first = self.since.astimezone(self.timezone).date()
+        if (today - first).days > _LONG:
+            first = min(recorded, default=today)
+        every = {first + timedelta(days=number) for number in range((today - first).days + 1)}
+        return sorted(every | recorded)
+
+
+def worst_first(groups: Iterable[Group]) -> list[Group]:
+    """Order by what is proven: one failure of one prompt is no worse than a thousand of two thousand.
+
+    The measure is the upper end of the interval, the best that the rate may be.
+    """
+    return sorted(groups, key=lambda group: (group.counts.interval[1], -group.counts.sent, group.id))
+
+
+def add(counts: Iterable[Counts]) -> Counts:
+    """The sum of some counts."""
+    return Counts(*map(sum, zip(Counts(), *counts, strict=True)))
+
+
+def percent(counts: Counts) -> str:
+    """The delivery rate for people; never rounded up to 100 %, never down to 0."""
+    if counts.rate is None:
+        return "-"
+    rounded = round(100 * counts.rate, 1)
+    if counts.failed and counts.delivered:
+        rounded = min(max(rounded, 0.1), 99.9)
+    return f"{rounded:.1f} %"
+
+
+def minute(moment: datetime, timezone: tzinfo) -> str:
+    """A moment for people, as the clocks of `timezone` show it."""
+    return f"{moment.astimezone(timezone):%Y-%m-%d %H:%M}"

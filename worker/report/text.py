@@ -1,0 +1,142 @@
+"""The report as plain text: tables with bars, for a terminal or a mail.
+
+What jobs say of themselves is printable already, see `queue.stopped`.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import tzinfo
+
+from .. import NAME
+from .counts import Counts, Group, Outcomes, Report, Stopped, minute, percent
+
+# The terminal shows the worst and the newest; `--json` has all that is known.
+DAYS_SHOWN = 31
+GROUPS_SHOWN = 10
+JOBS_SHOWN = 10
+REJECTED_SHOWN = 5
+
+# Delivered, failed, skipped, in a bar.
+BLOCKS = "█▒░"
+ASCII_BLOCKS = "#x."
+
+_COUNTS = ("delivered", "failed", "skipped", "rate")
+
+
+def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
+    """The lines for a terminal of `width` columns; `blocks`: what bars are made of, see BLOCKS."""
+    since, made_at, timezone, outcomes, stopped = report
+    yield f"Prompts from {minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
+    if outcomes.partial:
+        yield "Row level security applies to this role: it may not see every row."
+    yield ""
+    if outcomes.days:
+        yield "{} delivered  {} failed  {} skipped: nothing was sent, not in the rate".format(*blocks)
+        yield ""
+        yield from _channels(outcomes, width, blocks)
+        yield from _days(report, width, blocks)
+        yield from _groups("chapter", outcomes.chapters, width, blocks)
+        yield from _groups("rule", outcomes.rules, width, blocks)
+    else:
+        yield "No outcome is recorded in this time: nothing was sent, or nobody records it."
+        yield f"Is a worker running? python -m {NAME}.check tells."
+        yield ""
+    yield from _stopped(stopped, timezone, width)
+
+
+def _channels(outcomes: Outcomes, width: int, blocks: str) -> Iterator[str]:
+    channels = outcomes.by_channel()
+    rows = [_cells(name, counts) for name, counts in {**channels, "all": outcomes.total}.items()]
+    most = max(sum(counts) for counts in channels.values())
+    bars = [*((counts, most) for counts in channels.values()), (Counts(), most)]
+    yield from _table(("channel", *_COUNTS), 1, rows, bars, width, blocks)
+    yield ""
+
+
+def _days(report: Report, width: int, blocks: str) -> Iterator[str]:
+    calendar = report.calendar()
+    days = report.outcomes.days
+    rows: list[Sequence[str]] = []
+    found: list[Counts] = []
+    for day in calendar[-DAYS_SHOWN:]:
+        lines = [(channel, counts) for (at, channel), counts in days.items() if at == day]
+        for number, (channel, counts) in enumerate(lines or [("-", Counts())]):
+            rows.append(("" if number else str(day), *_cells(channel, counts)))
+            found.append(counts)
+    most = max(max(map(sum, found)), 1)
+    bars = [(counts, most) for counts in found]
+    yield from _table(("day", "channel", *_COUNTS), 2, rows, bars, width, blocks)
+    if len(calendar) > DAYS_SHOWN:
+        yield f"and {len(calendar) - DAYS_SHOWN:,} days before"
+    yield ""
+
+
+def _groups(name: str, groups: Sequence[Group], width: int, blocks: str) -> Iterator[str]:
+    sent = [group for group in groups if group.counts.sent]
+    shown = sent[:GROUPS_SHOWN]
+    if not shown:
+        return
+    rows = [(str(id), f"{counts.delivered:,}", f"{counts.failed:,}", percent(counts)) for id, counts in shown]
+    bars = [(counts._replace(skipped=0), counts.sent) for _, counts in shown]
+    yield from _table((f"{name}, worst first", "delivered", "failed", "rate"), 1, rows, bars, width, blocks)
+    if len(sent) > len(shown):
+        yield f"and {len(sent) - len(shown):,} more"
+    yield ""
+
+
+def _stopped(stopped: Stopped | None, timezone: tzinfo, width: int) -> Iterator[str]:
+    if stopped is None:
+        yield "Failed jobs: unknown, Redis does not answer."
+        return
+    if not stopped.total:
+        yield "No job has failed."
+        return
+    yield f"Jobs: {stopped.failed:,} failed, {stopped.quarantined:,} quarantined; see python -m {NAME}.replay"
+    for job in stopped.newest[:JOBS_SHOWN]:
+        since = f"{minute(job.since, timezone)}  " if job.since else ""
+        yield from _wrap(f"{since}{job.state} ({job.reason})  {job.job_id}", width, 2)
+        yield from _wrap(job.why, width, 4)
+        for line in job.rejected[:REJECTED_SHOWN]:
+            yield from _wrap(line, width, 4)
+        if len(job.rejected) > REJECTED_SHOWN:
+            yield f"    and {len(job.rejected) - REJECTED_SHOWN:,} more"
+    if stopped.total > JOBS_SHOWN:
+        yield f"and {stopped.total - JOBS_SHOWN:,} more jobs"
+
+
+def _cells(name: str, counts: Counts) -> tuple[str, ...]:
+    return (name, *(f"{count:,}" for count in counts), percent(counts))
+
+
+def _table(
+    header: Sequence[str],
+    texts: int,
+    rows: Sequence[Sequence[str]],
+    bars: Sequence[tuple[Counts, int]],
+    width: int,
+    blocks: str,
+) -> Iterator[str]:
+    """Columns, the first `texts` of them flush left; then each row's bar, its counts as shares of a whole."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    room = max(0, width - sum(widths) - 2 * len(widths))
+    bar = [""] + [_bar(counts, whole, room, blocks) for counts, whole in bars]
+    for row, end in zip((header, *rows), bar, strict=True):
+        cells = [
+            cell.ljust(size) if number < texts else cell.rjust(size)
+            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join((*cells, end)).rstrip()
+
+
+def _bar(counts: Counts, whole: int, length: int, blocks: str) -> str:
+    bar = ""
+    done = 0
+    for count, block in zip(counts, blocks, strict=True):
+        done += count
+        bar = bar.ljust(round(done / whole * length), block)
+    return bar
+
+
+def _wrap(text: str, width: int, indent: int) -> list[str]:
+    first, others = " " * indent, " " * (indent + 2)
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others)

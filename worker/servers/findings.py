@@ -1,0 +1,198 @@
+"""What Redis and PostgreSQL must be like: no job can get lost, and every outcome can be recorded.
+
+A worker does not start on a problem found here; `python -m worker.check` shows all of it.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import psycopg
+from redis import SSLConnection
+
+from . import postgres, tls
+from .privileges import missing_privileges
+from .settings import Settings, requires_tls
+
+#: Redis that is fuller than this share of its maxmemory is near the day on which nothing can be enqueued.
+FULL = 0.8
+
+# The log table's own parts besides its columns and its key, by the names that the migration gives them.
+_CONSTRAINTS = [
+    f"follow_up_notification_log_{name}"
+    for name in (
+        "pkey",
+        "peer_mentor_id_fkey",
+        "chapter_id_fkey",
+        "scenario_rule_id_fkey",
+        "delivery_channel_check",
+        "status_check",
+    )
+]
+_INDEXES = [
+    f"follow_up_notification_log_{name}_idx" for name in ("peer_mentor_id_chapter_id", "scenario_rule_id")
+]
+
+# Without to_regclass, which raises where the schema is closed: `access` has a sentence about that.
+
+# `on conflict (idempotency_key)` takes a unique index of that column alone, over all rows.
+_LOG_TABLE = """
+with log as (
+  select oid as id from pg_class
+   where relname = 'follow_up_notification_log'
+     and relnamespace = (select oid from pg_namespace where nspname = 'public'))
+select exists (
+         select from pg_index
+           join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+          where indrelid = log.id and attname = 'idempotency_key' and indnkeyatts = 1
+            and indisunique and indisvalid and indimmediate and indpred is null),
+       array(
+         select name from unnest(%s::text[]) as name
+         except select conname from pg_constraint where conrelid = log.id order by 1),
+       array(
+         select name from unnest(%s::text[]) as name
+         except select relname from pg_class join pg_index on indexrelid = oid where indrelid = log.id
+         order by 1)
+  from log
+"""
+
+# Of a view nothing can be said: what it selects from may have its index.
+_TABLE_OF_TOKENS = """
+select format_type(registered.atttypid, null),
+       relkind in ('v', 'f') or exists (
+         select from pg_index
+          where indrelid = class.oid and indkey[0] = token.attnum and indisvalid and indpred is null)
+  from pg_class as class
+  join pg_attribute as token on token.attrelid = class.oid and token.attname = %s
+  left join pg_attribute as registered on registered.attrelid = class.oid and registered.attname = %s
+ where relname = %s
+   and case when %s::text is null then pg_table_is_visible(class.oid)
+            else relnamespace = (select oid from pg_namespace where nspname = %s) end
+"""
+
+
+Level = Literal["ok", "warning", "problem"]
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    #: Stable, `group.thing`: redis.eviction, postgres.tls.
+    name: str
+    level: Level
+    #: What was found, as a phrase; no secrets, no data.
+    text: str
+    #: What to do about it; empty if nothing.
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.remedy}" if self.remedy else self.text
+
+
+def redis_findings(connection: Any) -> Iterator[Finding]:
+    """What a connected Redis is like. Raises redis.RedisError."""
+    info = connection.info()
+    version = str(info.get("redis_version", "0"))
+    server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
+        yield Finding("redis.version", "problem", f"{server} is too old", "use 6.2 or newer, or Valkey")
+    else:
+        yield Finding("redis.version", "ok", server)
+
+    gap = tls.unverified_redis(connection.connection_pool)
+    if gap:
+        level: Level = "problem" if requires_tls(os.environ) else "warning"
+        yield Finding("redis.tls", level, f"REDIS_URL {gap}", tls.VERIFY_REDIS)
+    else:
+        encrypted = issubclass(connection.connection_pool.connection_class, SSLConnection)
+        yield Finding("redis.tls", "ok", "TLS" if encrypted else "on this machine")
+
+    if info.get("aof_enabled"):
+        yield Finding("redis.persistence", "ok", "append-only file")
+    else:
+        remedy = "set appendonly yes: without it a Redis restart loses the queue"
+        yield Finding("redis.persistence", "warning", "no append-only file", remedy)
+
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        yield Finding("redis.eviction", "ok", "noeviction")
+    else:
+        text = f"Redis may evict jobs (maxmemory-policy {policy}): queues vanish without an error"
+        yield Finding("redis.eviction", "problem", text, "set maxmemory-policy noeviction")
+
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if most and used > FULL * most:
+        text = f"{used / most:.0%} of maxmemory is used; once it is full, nothing can be enqueued"
+        yield Finding("redis.memory", "warning", text, "drain the queue, or raise maxmemory")
+    else:
+        limit = f", {used / most:.0%} of maxmemory" if most else ", no maxmemory"
+        yield Finding("redis.memory", "ok", f"{used / 2**20:,.0f} MiB used{limit}")
+
+
+def database_findings(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    """What a connected PostgreSQL is like. Raises psycopg.Error."""
+    version = connection.info.server_version // 10000
+    if version < 15:
+        text = f"PostgreSQL {version} is older than what is tested"
+        yield Finding("postgres.version", "warning", text, "use 15 or newer")
+    else:
+        yield Finding("postgres.version", "ok", f"PostgreSQL {version}")
+
+    encrypted = connection.pgconn.ssl_in_use
+    if gap := tls.unverified_database(settings.database_url):
+        text = f"DATABASE_URL {gap}; now {'with' if encrypted else 'without'} TLS"
+        yield Finding("postgres.tls", "warning", text, tls.VERIFY_DATABASE)
+    else:
+        yield Finding("postgres.tls", "ok", "TLS" if encrypted else "on this machine")
+
+    with postgres.transaction(connection):
+        missing = missing_privileges(connection, settings)
+        log_table = connection.execute(_LOG_TABLE, [_CONSTRAINTS, _INDEXES]).fetchone()
+        schema, table = (None, *settings.token_table)[-2:]
+        names = [settings.token_column, settings.token_registered_column, table, schema, schema]
+        token_table = connection.execute(_TABLE_OF_TOKENS, names).fetchone()
+
+    for problem in missing:
+        text, _, remedy = problem.partition(": ")
+        yield Finding("postgres.privileges", "problem", text, remedy)
+    if not missing:
+        yield Finding("postgres.privileges", "ok", "the role may record outcomes and prune tokens")
+    if log_table:
+        yield _log_table(*log_table)
+    if token_table:
+        yield from _token_table(settings, *token_table)
+
+
+def _log_table(unique: bool, constraints: list[str], indexes: list[str]) -> Finding:
+    log = "follow_up_notification_log"
+    if not unique:
+        constraint = f"{log}_idempotency_key_key unique (idempotency_key)"
+        remedy = f"run `alter table public.{log} add constraint {constraint}`"
+        return Finding("postgres.log_table", "problem", f"{log}.idempotency_key is not unique", remedy)
+    if missing := [*constraints, *indexes]:
+        remedy = "add what the first file in migrations/ says of them"
+        return Finding("postgres.log_table", "warning", f"{log} lacks {', '.join(missing)}", remedy)
+    return Finding("postgres.log_table", "ok", "as the migrations make it")
+
+
+def _token_table(settings: Settings, registered: str | None, indexed: bool) -> Iterator[Finding]:
+    table, column = ".".join(settings.token_table), settings.token_registered_column
+    if column is None:
+        text = "off: nothing protects the token of a device that registered again"
+        remedy = "name a timestamptz column that every registration sets in NOTIFLOG_TOKEN_REGISTERED_COLUMN"
+        yield Finding("postgres.guard", "warning", text, remedy)
+    elif registered == "timestamp with time zone":
+        yield Finding("postgres.guard", "ok", f"{table}.{column}, {registered}")
+    elif registered is not None:
+        level: Level = "problem"
+        text = f"{table}.{column} is {registered} and cannot be compared with the time of a send"
+        if registered in ("timestamp without time zone", "date"):
+            level = "warning"
+            text = f"{table}.{column} is {registered}, taken in the session's time zone"
+        yield Finding("postgres.guard", level, text, f"make {column} timestamptz")
+    if indexed:
+        yield Finding("postgres.token_index", "ok", f"{table}.{settings.token_column}")
+    else:
+        statement = f"create index on {table} ({settings.token_column})"
+        text = f"{table}.{settings.token_column} has no index: every prune reads the whole table"
+        yield Finding("postgres.token_index", "warning", text, f"run `{statement}`")

@@ -1,0 +1,107 @@
+"""The migrations: files of SQL, what of them is applied, and the one way to apply or undo them."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from psycopg import errors, sql
+
+from . import postgres
+
+#: The app's tables that the migrations refer to.
+APP_TABLES = ("public.users", "public.chapters", "public.scenario_rules")
+
+#: The advisory lock of all migrations, also taken by the files themselves: "notiflog" in ASCII.
+LOCK = int.from_bytes(b"notiflog", "big")
+
+# Our own ledger: a version of ours in Supabase's would make the app's own `supabase db push` refuse.
+_OUR_LEDGER = sql.Identifier("notiflog", "schema_migrations")
+_SUPABASE_LEDGER = sql.Identifier("supabase_migrations", "schema_migrations")
+_CREATE_LEDGER = """
+create schema if not exists notiflog;
+create table if not exists notiflog.schema_migrations (
+  version text primary key,
+  name text not null,
+  applied_at timestamptz not null default now()
+)
+"""
+
+
+class Migration(NamedTuple):
+    """One file of SQL, and beside it, in `rollback/`, the one that undoes it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`20261122060000_follow_up_notification_log`."""
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        """`20261122060000`."""
+        return self.name.partition("_")[0]
+
+    @property
+    def rollback(self) -> Path:
+        """The script that undoes it."""
+        return self.path.parent / "rollback" / self.path.name
+
+
+def migrations() -> list[Migration]:
+    """All migrations, oldest first."""
+    package = Path(__file__).parents[1]
+    # In a wheel they are part of the package, in a checkout they lie beside it.
+    directory = next(
+        path for path in (package / "migrations", package.parent / "migrations") if path.is_dir()
+    )
+    return [Migration(path) for path in sorted(directory.glob("*.sql"))]
+
+
+def applied(connection: psycopg.Connection) -> set[str]:
+    """The versions of our migrations that are recorded as applied, by this command or by Supabase's."""
+    known = {migration.version for migration in migrations()}
+    versions = _recorded(connection, _OUR_LEDGER)
+    if not known <= versions:
+        with suppress(errors.InsufficientPrivilege):  # then the files run again, which does no harm
+            versions |= _recorded(connection, _SUPABASE_LEDGER) & known
+    return versions
+
+
+def pending(connection: psycopg.Connection) -> list[Migration]:
+    """The migrations that are not applied yet, oldest first."""
+    versions = applied(connection)
+    return [migration for migration in migrations() if migration.version not in versions]
+
+
+def apply(connection: psycopg.Connection, migration: Migration) -> bool:
+    """Apply one migration in one transaction with its row in the ledger; False: another run was first."""
+    with postgres.transaction(connection):
+        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
+        # Asked first: "create schema if not exists" wants the privilege even where there is nothing to do.
+        if connection.execute("select to_regclass('notiflog.schema_migrations')").fetchone() == (None,):
+            connection.execute(_CREATE_LEDGER)
+        recorded = connection.execute(
+            "insert into notiflog.schema_migrations (version, name) values (%s, %s) on conflict do nothing",
+            [migration.version, migration.name],
+        )
+        if not recorded.rowcount:
+            return False
+        connection.execute(migration.path.read_bytes())
+        return True
+
+
+def roll_back(connection: psycopg.Connection, migration: Migration) -> None:
+    """Undo one migration in one transaction; its script also takes it out of both ledgers."""
+    with postgres.transaction(connection):
+        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
+        connection.execute(migration.rollback.read_bytes())
+
+
+def _recorded(connection: psycopg.Connection, ledger: sql.Identifier) -> set[str]:
+    try:
+        rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
+    except (errors.UndefinedTable, errors.InvalidSchemaName):
+        return set()
+    return {version for (version,) in rows}

@@ -1,0 +1,117 @@
+"""Settings from the environment: read once, checked whole, secrets masked."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from redis import ConnectionPool
+
+from . import tls
+
+
+class ConfigError(Exception):
+    """The environment does not describe a runnable worker; every problem is in the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a worker needs to know. `REDIS_URL` is read by RQ itself."""
+
+    #: libpq URL or key=value string. Never shown: it holds the password.
+    database_url: str = field(repr=False)
+    #: The app's device-token table, as (schema, table) or (table,).
+    token_table: tuple[str, ...] = ("public", "device_tokens")
+    #: The column holding the FCM registration token or APNs device token.
+    token_column: str = "token"  # noqa: S105 - a column's name
+    #: When the device last registered that token; None: the table does not know, and no guard is possible.
+    token_registered_column: str | None = "updated_at"  # noqa: S105 - a column's name
+    #: How many connections a draining worker writes over: while one turn is judged, another's statements run
+    #: and a third is committed. More gains nothing.
+    connections: int = 3
+
+
+# Stricter than PostgreSQL: a name that needs quoting here is far more likely a mistake (or an attack,
+# NUL cuts a quoted name short) than a table.
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_NAME_RULE = "lower-case letters, digits and underscores, at most 63"
+
+_CONNECTIONS = re.compile(r"[1-8]")
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings out of `environ`.
+
+    Raises ConfigError naming every variable that is missing or wrong, with the remedy, and no value of any.
+    """
+    problems: list[str] = []
+
+    require_tls = requires_tls(environ)
+    if environ.get("NOTIFLOG_REQUIRE_TLS", "") not in ("", "0", "1"):
+        problems.append(
+            "NOTIFLOG_REQUIRE_TLS must be 1 (refuse servers that are not verified), or 0 or empty (warn)"
+        )
+
+    database_url = environ.get("DATABASE_URL", "").strip()
+    if not database_url:
+        problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
+    else:
+        try:
+            conninfo_to_dict(database_url)
+        except (psycopg.ProgrammingError, UnicodeError):
+            # libpq quotes the broken part, which may well be the password.
+            problems.append(
+                "DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, "
+                "with special characters of the password percent-encoded"
+            )
+        else:
+            if require_tls and (gap := tls.unverified_database(database_url)):
+                problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
+    redis_url = environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL")  # as RQ's command line reads them
+    if require_tls and redis_url:
+        try:
+            gap = tls.unverified_redis(ConnectionPool.from_url(redis_url))
+        except ValueError:
+            gap = "cannot be parsed"
+        if gap:
+            problems.append(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}")
+
+    table = tuple(environ.get("NOTIFLOG_TOKEN_TABLE", "public.device_tokens").split("."))
+    if len(table) > 2 or not all(_NAME.fullmatch(part) for part in table):
+        problems.append(f"NOTIFLOG_TOKEN_TABLE must be table or schema.table, each {_NAME_RULE}")
+    column = environ.get("NOTIFLOG_TOKEN_COLUMN", "token")
+    if not _NAME.fullmatch(column):
+        problems.append(f"NOTIFLOG_TOKEN_COLUMN must be a column name: {_NAME_RULE}")
+    registered = environ.get("NOTIFLOG_TOKEN_REGISTERED_COLUMN", "updated_at")
+    if registered and not _NAME.fullmatch(registered):
+        problems.append(
+            f"NOTIFLOG_TOKEN_REGISTERED_COLUMN must be a column name ({_NAME_RULE}) "
+            "or empty when the table has none"
+        )
+    connections = environ.get("NOTIFLOG_CONNECTIONS") or "3"
+    if not _CONNECTIONS.fullmatch(connections):
+        problems.append("NOTIFLOG_CONNECTIONS must be a number from 1 to 8 (connections to PostgreSQL)")
+
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Settings(
+        database_url=database_url,
+        token_table=table,
+        token_column=column,
+        token_registered_column=registered or None,
+        connections=int(connections),
+    )
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return read_settings(os.environ)
+
+
+def requires_tls(environ: Mapping[str, str]) -> bool:
+    """Whether servers beyond this machine must prove who they are."""
+    return environ.get("NOTIFLOG_REQUIRE_TLS") == "1"

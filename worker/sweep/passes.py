@@ -1,0 +1,210 @@
+"""Find device tokens that died in silence, page by page through the app's token table.
+
+A device that is never sent to is never reported dead. So FCM is asked about each of its tokens with a dry
+run; the answers are judged by the rules for those of sends, and prune through the same statement, under a
+brake of their own. APNs has no dry run: its tokens are counted and not checked. No server can refresh a
+token, only the app can register a new one; that is what the ages are counted for.
+
+Sources: https://firebase.google.com/docs/cloud-messaging/manage-tokens (a token is stale after a month
+without a connection; Android's expire after 270 days),
+https://firebase.google.com/docs/cloud-messaging/scale-fcm (a project's quota: 600,000 messages a minute)
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from redis import Redis, RedisError
+from redis.exceptions import LockError
+from rq.defaults import RQ_KEY_PREFIX
+
+from .. import logs
+from ..events import Channel
+from ..judge.classify import StaleToken, Verdict
+from ..judge.rules import TRANSIENT
+from ..record import brake, store
+from ..servers.redis import impatient
+from ..servers.settings import Settings
+from .dryrun import check, is_alive, kind
+
+#: FCM checks a second: 1 % of the quota that the app's own pushes share.
+RATE = 100
+#: Tokens read, checked and pruned together.
+PAGE = 100
+#: What one job may take, in seconds: the outcomes behind it in the queue wait that long.
+JOB_SECONDS = 5.0
+#: The periodic job starts over so long after the end of a pass.
+EVERY = timedelta(days=7)
+
+#: Where a pass has got to, and what it has counted.
+STATE_KEY = f"{RQ_KEY_PREFIX}:notiflog:sweep"
+_LOCK_KEY = f"{STATE_KEY}:lock"
+# Longer than a page takes when FCM is slow (firebase-admin waits 120 s, and tries again).
+_LOCK_SECONDS = 900
+
+_DAY = 86_400
+#: Ages worth a report, in seconds.
+AGES = {"older_than_30_days": 30 * _DAY, "older_than_270_days": 270 * _DAY}
+
+
+class Busy(Exception):
+    """Another sweep is under way."""
+
+
+class NoVerdict(Exception):
+    """FCM said nothing of most tokens of a page (no answer, quota, 5xx): going on makes no sense now."""
+
+
+class State(NamedTuple):
+    """A pass over the table."""
+
+    #: The last token done, in PostgreSQL's order; empty: none yet.
+    after: str = ""
+    counts: Counter[str] = Counter()  # noqa: RUF012 - never changed in place
+    #: Seconds since the epoch, by Redis' clock; None: under way.
+    finished_at: float | None = None
+
+
+def pages(
+    connection: psycopg.Connection,
+    settings: Settings,
+    state: State,
+    *,
+    redis: Redis | None,
+    prune: bool = True,
+    rate: float = RATE,
+) -> Iterator[State]:
+    """Check the table from where `state` is, page by page; yields the state after each.
+
+    `redis`: where the brake counts; None: without it. `prune`: False only counts. `rate`: checks a second.
+    Raises psycopg.Error, NoProject and NoVerdict, all of them with the page not done.
+    """
+    while page := store.tokens_after(connection, settings, state.after, PAGE):
+        started = time.monotonic()
+        tokens = [row.token for row in page if kind(row.token) == "fcm"]
+        verdicts = check(tokens)
+        if 2 * sum(verdict.evidence is TRANSIENT for verdict in verdicts) > len(verdicts):
+            reasons = Counter(verdict.reason for verdict in verdicts)
+            raise NoVerdict(", ".join(f"{reason}: {n}" for reason, n in reasons.most_common()))
+        counts = state.counts + _census(page) + _judged(verdicts)
+        notices = [
+            StaleToken(token, page[0].read_at, verdict.reason, "fcm")
+            for token, verdict in zip(tokens, verdicts, strict=True)
+            if verdict.prunes
+        ]
+        counts += _prune(connection, settings, redis, notices, verdicts) if prune else Counter()
+        for token, verdict in zip(tokens, verdicts, strict=True):
+            if verdict.prunes:
+                logs.info(
+                    "token_dead",
+                    reason=verdict.reason,
+                    evidence=verdict.evidence,
+                    token=logs.token_hash(token),
+                )
+        state = State(page[-1].token, counts)
+        yield state
+        time.sleep(max(0.0, len(tokens) / rate - (time.monotonic() - started)))
+
+
+def go_on(connection: psycopg.Connection, settings: Settings, redis: Redis) -> Counter[str]:
+    """The periodic job: some seconds of the pass that is under way, or due; returns its counts so far."""
+    deadline = time.monotonic() + JOB_SECONDS
+    with suppress(Busy), alone(redis), closing(impatient(redis)) as brakes:
+        state = load(redis)
+        if state.finished_at is not None:
+            if _now(redis) - state.finished_at < EVERY.total_seconds():
+                return state.counts
+            state = State()
+        done = state
+        try:
+            for done in pages(connection, settings, state, redis=brakes):
+                save(redis, done)
+                if time.monotonic() > deadline:
+                    return done.counts
+        except NoVerdict as error:
+            logs.warning("sweep_paused", problem=str(error))
+        else:
+            finish(redis, done)
+        return done.counts
+    return Counter()
+
+
+@contextmanager
+def alone(redis: Redis) -> Iterator[Any]:
+    """Keep other sweeps out; yields the lock, to be extended by who takes long. Raises Busy."""
+    lock = redis.lock(_LOCK_KEY, timeout=_LOCK_SECONDS)
+    if not lock.acquire(blocking=False):
+        raise Busy
+    try:
+        yield lock
+    finally:
+        with suppress(LockError, RedisError):
+            lock.release()
+
+
+def load(redis: Redis) -> State:
+    """The state that `save` left; a new one where there is none that can be read."""
+    try:
+        after, counts, finished_at = json.loads(redis.get(STATE_KEY) or "")
+        return State(str(after), Counter({str(name): int(n) for name, n in counts.items()}), finished_at)
+    except (ValueError, TypeError, AttributeError):
+        return State()
+
+
+def save(redis: Redis, state: State) -> None:
+    """Remember how far a pass has got."""
+    redis.set(STATE_KEY, json.dumps(state))
+
+
+def finish(redis: Redis, state: State) -> None:
+    """Remember that a pass is complete, and log what it found."""
+    save(redis, State("", state.counts, _now(redis)))
+    logs.info("tokens_swept", **state.counts)
+
+
+def _now(redis: Redis) -> float:
+    seconds, _ = redis.time()
+    return float(seconds)
+
+
+def _census(page: Sequence[store.Token]) -> Counter[str]:
+    counts = Counter({"tokens": len(page)})
+    for row in page:
+        counts[kind(row.token)] += 1
+        if row.age is None:
+            counts["age_unknown"] += 1
+        else:
+            counts.update([name for name, age in AGES.items() if row.age > age])
+    return counts
+
+
+def _judged(verdicts: Sequence[Verdict]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for verdict in verdicts:
+        sign = "alive" if is_alive(verdict) else "dead" if verdict.prunes else "no_verdict"
+        counts[sign] += 1
+        if sign == "no_verdict":
+            counts[f"no_verdict_{verdict.reason}"] += 1
+    return counts
+
+
+def _prune(
+    connection: psycopg.Connection,
+    settings: Settings,
+    redis: Redis | None,
+    notices: Sequence[StaleToken],
+    verdicts: Sequence[Verdict],
+) -> Counter[str]:
+    alive: Counter[Channel] = Counter({"fcm": sum(map(is_alive, verdicts))})
+    dead: Counter[Channel] = Counter({"fcm": len(notices)})
+    if brake.held(redis, +alive, +dead, "sweep"):
+        return Counter({"withheld": len(notices)})
+    if not notices:
+        return Counter()
+    pruned, kept = store.prune(connection, settings, notices)
+    return Counter({"pruned": len(pruned), "kept": len(kept)})
