@@ -30,7 +30,7 @@ from tests.drain.conftest import (
     start,
     until,
 )
-from tests.operate.test_log_list import misfits
+from tests.logs.test_catalogue import misfits
 from worker import logs
 from worker.demo import sample
 from worker.queue.plain import UntrustedJob
@@ -274,7 +274,7 @@ class TestALine:
     def test_on_an_exception_of_others_has_its_type_and_place_but_not_its_text(self) -> None:
         (line,) = logs.lines(foreign_record("failed", raised(psycopg.DataError("MARK"))))
         assert (line["exc"], line["problem"]) == ("psycopg.DataError", None)
-        assert re.fullmatch(r"operate/test_logs\.py:\d+ raised", line["frames"][0])
+        assert re.fullmatch(r"logs/test_lines\.py:\d+ raised", line["frames"][0])
         assert "MARK" not in str(line)
 
     @pytest.mark.parametrize(

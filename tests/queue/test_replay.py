@@ -33,7 +33,7 @@ from tests.drain.conftest import (
     until,
     work,
 )
-from tests.operate.test_failures import REJECTED, fail, set_aside
+from tests.queue.test_stopped import REJECTED, fail, set_aside
 from worker import replay
 from worker.demo import sample
 from worker.drain import DrainWorker

@@ -15,7 +15,7 @@ from redis import Redis
 import worker
 from tests.drain.conftest import QUARANTINE
 from tests.migrations.conftest import require
-from tests.operate.browser import PROGRAM, Browser, Page, chromium
+from tests.report.browser import PROGRAM, Browser, Page, chromium
 from worker.demo import sample
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report

@@ -1,4 +1,4 @@
-"""Answers of FCM and APNs against what they prove (tests/cases), and what holds for every answer there is."""
+"""Answers of FCM and APNs against what they prove (cases/), and what holds for every answer there is."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ from worker.judge.rules import APNS_RULES, FCM_RULES, Evidence, Rule
 
 
 class Case(NamedTuple):
-    """One entry of tests/cases."""
+    """One entry of cases/."""
 
     file: str
     why: str
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 def _read_cases() -> list[Case]:
-    folder = Path(__file__).parents[1] / "cases"
+    folder = Path(__file__).with_name("cases")
     return [
         Case(
             path.stem,
