@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import groupby
 from typing import get_args
 
@@ -22,10 +22,14 @@ from .queue.keys import PREFIX, QUEUE, quarantine_key
 from .queue.workers import age, listening
 from .record import brake
 from .servers import postgres, tls
-from .servers.findings import Finding, database_findings, redis_findings
+from .servers.finding import Finding
+from .servers.findings import database_findings, redis_findings
 from .servers.migrations import pending
 from .servers.redis import client
 from .servers.settings import ConfigError, Settings, read_settings, requires_tls
+from .servers.token_findings import future_registrations
+from .servers.token_shape import columns, usable_shape
+from .servers.tokens import TokenTable
 
 #: Seconds for all questions to one server.
 PATIENCE = 20.0
@@ -90,12 +94,15 @@ def look(queue: str) -> list[Finding]:
         found = [Finding("settings.environment", "problem", text, remedy) for text, _, remedy in problems]
     else:
         answers["postgres"] = _start(lambda: _postgres(settings))
-        table = ".".join(settings.token_table)
-        columns = ", ".join(filter(None, (settings.token_column, settings.token_registered_column)))
-        found = [Finding("settings.environment", "ok", f"complete; device tokens in {table} ({columns})")]
+        tables = ", ".join(dict.fromkeys(_words(table) for table in settings.tokens.values()))
+        found = [Finding("settings.environment", "ok", f"complete; device tokens in {tables}")]
     for group, answer in answers.items():
         found += _answer(group, answer)
     return sorted(found, key=lambda finding: _GROUPS.index(_group(finding)))
+
+
+def _words(table: TokenTable) -> str:
+    return f"{table} ({', '.join(columns(table))})"
 
 
 def _start(ask: Callable[[], Iterator[Finding]]) -> "Future[list[Finding]]":
@@ -221,6 +228,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
             text = f"database {where.dbname} at {where.host} as {where.user}"
             yield Finding("postgres.reachable", "ok", text)
             yield from database_findings(connection, settings)
+            yield from _future_registrations(connection, settings)
             yield _migrations(connection)
             yield _pooler(connection, url)
     except psycopg.Error as error:
@@ -228,6 +236,16 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
         if not error.sqlstate:
             text, _, remedy = remedy.partition(": ")
         yield Finding("postgres.reachable", "problem", text, remedy)
+
+
+def _future_registrations(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    for table in dict.fromkeys(settings.tokens.values()):
+        with suppress(psycopg.DatabaseError):  # said above: it cannot be read, or is too large to be in time
+            shape = usable_shape(connection, table)
+            with postgres.transaction(connection):
+                connection.execute("select set_config('statement_timeout', '5s', true)")
+                if finding := future_registrations(connection, shape):
+                    yield finding
 
 
 def _migrations(connection: psycopg.Connection) -> Finding:

@@ -1,20 +1,21 @@
-"""The RQ jobs, and the one way from payloads to rows: judge, write, account."""
+"""The RQ jobs."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
+from redis import Redis
 from rq import Retry, get_current_job
 
 from . import NAME, logs
-from .events import Channel
-from .judge.batch import Batch, judge
+from .judge.batch import judge
 from .logs import sentry
 from .queue.repair import forget_killed_executions
-from .record import brake
-from .record.account import RejectedEvents, outcomes, record
+from .record.account import RejectedEvents
+from .record.recording import record_patiently
+from .record.tokens import Tokens
 from .servers import postgres
 from .servers.redis import impatient
 from .servers.settings import settings
@@ -40,19 +41,17 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     if job := get_current_job():
         forget_killed_executions(job)
     batch = judge(events)
-    held = _held([batch])
-    for pause in _pauses():
-        try:
-            with closing(postgres.connect(settings().database_url)) as connection:
-                (report,) = record(connection, settings(), [batch], held)
-            break
-        except psycopg.Error as error:
-            if not postgres.is_transient(error):
-                raise postgres.DatabaseFault(postgres.explain(error)) from None
-            logs.warning("database_unavailable", problem=postgres.explain(error), retry_in=pause)
-            time.sleep(pause)
-    else:
+    with _brake() as redis:
+        reports = record_patiently(
+            lambda: closing(postgres.connect(settings().database_url)),
+            Tokens(settings()),
+            [batch],
+            redis,
+            _pauses(),
+        )
+    if reports is None:
         return _AGAIN
+    (report,) = reports
     if report.rejected:
         if job := get_current_job():
             job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for
@@ -74,25 +73,28 @@ def sweep_tokens() -> dict[str, int]:
         raise RuntimeError(f"sweep_tokens runs under RQ; by hand: python -m {NAME}.sweep")
     try:
         with closing(postgres.connect(settings().database_url)) as connection:
-            return dict(go_on(connection, settings(), job.connection))
+            return dict(go_on(connection, Tokens(settings()), job.connection))
     except psycopg.Error as error:
         raise postgres.DatabaseFault(postgres.explain(error)) from None
 
 
-def _held(batches: Sequence[Batch]) -> frozenset[Channel]:
-    """The channels that the brake holds; none outside RQ."""
+@contextmanager
+def _brake() -> Iterator[Redis | None]:
+    """Where the brake counts; nowhere outside RQ."""
     if not (job := get_current_job()):
-        return frozenset()
-    with closing(impatient(job.connection)) as redis:
-        return brake.held(redis, *brake.tally(outcomes(batches)))
+        yield None
+    else:
+        with closing(impatient(job.connection)) as redis:
+            yield redis
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds to wait after each try, doubling, until the patience is used up."""
+    """Wait after each try, twice as long as before, until the patience is used up."""
     job = get_current_job()
     timeout = job.timeout if job and job.timeout and job.timeout > 0 else _DEFAULT_TIMEOUT
     deadline = time.monotonic() + _PATIENCE * timeout
     pause = 0.5
     while time.monotonic() < deadline:
         yield pause
+        time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

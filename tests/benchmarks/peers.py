@@ -11,7 +11,8 @@ from dramatiq.brokers.redis import RedisBroker
 from rq import SimpleWorker
 
 from worker.judge.batch import judge
-from worker.record import account
+from worker.record import recording
+from worker.record.tokens import Tokens
 from worker.servers.postgres import connect
 from worker.servers.settings import settings
 
@@ -24,7 +25,7 @@ def record(events: list[dict[str, Any]]) -> None:
     connection: psycopg.Connection | None = getattr(_kept, "connection", None)
     if connection is None:
         connection = _kept.connection = connect(settings().database_url)
-    account.record(connection, settings(), [judge(events)])
+    recording.record(connection, Tokens(settings()), [judge(events)])
 
 
 class KeptConnectionWorker(SimpleWorker):  # type: ignore[misc]

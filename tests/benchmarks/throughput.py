@@ -30,7 +30,7 @@ from tests.benchmarks import peers
 from worker import events
 from worker.demo import sample, sandbox
 from worker.judge import classify
-from worker.record import store
+from worker.record import rows as statements
 from worker.servers.migrations import apply, pending
 
 JOB = "worker.jobs.record_outcomes"
@@ -121,10 +121,10 @@ def raw(bench: Bench, rows: int) -> float:
     batches = []
     for start in range(0, rows, 500):
         part = sorted(outcomes[start : start + 500], key=lambda outcome: outcome.idempotency_key)
-        batches.append(store.columns(part))
+        batches.append(statements.columns(part))
     bench.begin()
     for batch in batches:
-        bench.database.execute(store.INSERT_OUTCOMES, batch)
+        bench.database.execute(statements.INSERT_OUTCOMES, batch)
     return bench.rate()
 
 

@@ -36,7 +36,9 @@ from tests.faults.fuzz import failure, rejected_positions
 from worker.demo import sample
 from worker.demo.sandbox import rq_worker
 from worker.judge.batch import judge
-from worker.record.account import Report, record
+from worker.record.account import Report
+from worker.record.recording import record
+from worker.record.tokens import Tokens
 from worker.servers.postgres import connect
 from worker.servers.settings import Settings
 
@@ -271,7 +273,9 @@ class Recording:
     def _run(self) -> None:
         try:
             with connect(self._database) as mine:
-                self._outcome += record(mine, Settings(database_url=self._database), [judge(self._events)])
+                self._outcome += record(
+                    mine, Tokens(Settings(database_url=self._database)), [judge(self._events)]
+                )
         except psycopg.Error as error:
             self._outcome.append(error)
 

@@ -26,7 +26,8 @@ from tests.faults.strategies import EVENT_FIELDS, ODD, ODD_PICKLED, RESULT_FIELD
 from worker.demo import sample
 from worker.drain import DrainWorker
 from worker.judge.batch import judge
-from worker.record.account import record
+from worker.record.recording import record
+from worker.record.tokens import Tokens
 from worker.servers import settings as configuration
 from worker.servers.settings import Settings
 
@@ -80,7 +81,7 @@ def test_each_event_is_a_row_a_duplicate_a_rejected_line_or_retried(
 ) -> None:
     connection.execute("truncate public.follow_up_notification_log")
     events = [payload(app, plan) for plan in plans]
-    (report,) = record(connection, Settings(database_url=database), [judge(events)])
+    (report,) = record(connection, Tokens(Settings(database_url=database)), [judge(events)])
     rejected = {line.position for line in report.rejected}
     accepted = [event for position, event in enumerate(events) if position not in rejected]
     final = [fuzz.key_of(event) for event in accepted if event.get("final", True)]
@@ -109,7 +110,7 @@ def test_a_token_is_text_and_nothing_else(
         [app.users[0], [*HOSTILE, *NEIGHBOURS]],
     )
     events = [make.event(app, n, results=[make.unregistered(token)]) for n, token in enumerate(HOSTILE)]
-    record(connection, Settings(database_url=database), [judge(events)])
+    record(connection, Tokens(Settings(database_url=database)), [judge(events)])
     left = connection.execute("select token from public.device_tokens").fetchall()
     assert {token for (token,) in left} == set(NEIGHBOURS)
 
@@ -209,7 +210,7 @@ def log(tmp_path: Path) -> Path:
 def job(connection: psycopg.Connection, database: str, redis: Redis, app: sample.App, log: Path) -> MadeJob:
     """A job of three good events that is done, with all that a worker leaves of it."""
     events = [make.event(app, number) for number in range(3)]
-    record(connection, Settings(database_url=database), [judge(events)])
+    record(connection, Tokens(Settings(database_url=database)), [judge(events)])
     redis.hset("rq:job:job", "status", "finished")
     log.write_text('{"event": "outcomes_recorded", "delivered": 3, "failed": 0, "skipped": 0}\n')
     return MadeJob("job", b"", [Made(event, True) for event in events])

@@ -12,6 +12,7 @@ import pytest
 
 from worker.judge.rules import APNS_RULES, FCM_RULES
 from worker.servers.settings import Settings, read_settings
+from worker.servers.tokens import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -151,7 +152,8 @@ def variables(module: Path) -> Iterator[str]:
 
 #: What libraries read for us.
 THEIRS = {"RQ_WORKER_CLASS", "RQ_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"}
-OURS = {variable for module in MODULES for variable in variables(module)}
+COMMON = {variable for variable in VARIABLES if variable.startswith("NOTIFLOG_TOKEN_")}
+OURS = {variable for module in MODULES for variable in variables(module)} | COMMON
 
 
 @pytest.mark.parametrize("variable", sorted(OURS | THEIRS))

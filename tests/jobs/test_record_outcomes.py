@@ -60,6 +60,8 @@ class TestSummary:
             "pruned": 0,
             "kept": 0,
             "withheld": 0,
+            "refused": 0,
+            "absent": 1,
             "failed_by": {"unregistered": 1, "service_unavailable": 1},
             "skipped_by": {"quiet_hours": 1, "other": 1, "no_results": 1},
             "ms": 0,

@@ -14,7 +14,9 @@ from worker import logs
 from worker.judge.batch import Batch
 from worker.judge.classify import Failure, classify
 from worker.record import store
-from worker.record.account import _account, _fields
+from worker.record.account import account
+from worker.record.prune import Pruned
+from worker.record.recording import _fields
 from worker.sweep import __main__ as sweep
 from worker.sweep import passes
 
@@ -45,10 +47,10 @@ def calls() -> Iterator[Call]:
 
 
 CALLS = list(calls())
-_NOTHING = store.Recorded(frozenset(), {}, {}, frozenset(), frozenset())
+_NOTHING = store.Recorded(frozenset(), {}, {}, frozenset(), Pruned())
 #: What these bring.
 MORE: dict[str, set[str]] = {
-    "outcomes_recorded": set(_account(Batch(0, [], []), _NOTHING, set(), {}).summary),
+    "outcomes_recorded": set(account([Batch(0, [], [])], _NOTHING, frozenset())[0].summary),
     "send_failed": set(_fields(Failure("token", "fcm", 500, classify("fcm", 500, None)))),
     "job_failed": set(logs.describe(None)),
     "tokens_swept": {*sweep._COUNTS, *passes.AGES, "age_unknown", "no_verdict_unavailable"},

@@ -101,6 +101,8 @@ class TestAWorker:
             "pruned": 1,
             "kept": 1,
             "withheld": 0,
+            "refused": 0,
+            "absent": 0,
             "failed_by": {"unregistered": 2, "no_answer": 1},
             "skipped_by": {"quiet_hours": 1, "other": 1},
         }

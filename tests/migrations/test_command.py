@@ -24,6 +24,7 @@ from tests.migrations.conftest import (
 )
 from worker.demo import sandbox
 from worker.record import store
+from worker.record.tokens import Tokens
 from worker.servers import postgres
 from worker.servers.migrations import migrations
 from worker.servers.postgres import connect
@@ -236,8 +237,8 @@ def test_everything_works_through_a_pooler_in_transaction_mode(
         assert output.count(f"applied {migration.name}\n") == 1
     database.run("create role test_worker login in role notiflog_worker")
     with connect(pooled_url("test_worker")) as connection:
-        assert missing_privileges(connection, database.settings) == []
-        assert store.write(connection, database.settings, [], []).inserted == frozenset()
+        assert missing_privileges(connection, database.settings.tokens.values()) == []
+        assert store.write(connection, Tokens(database.settings), [], []).inserted == frozenset()
     for _ in migrations():
         assert migrate(url, "--rollback", "--yes").code == 0
     assert not database.exists(LOG)

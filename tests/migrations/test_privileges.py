@@ -25,10 +25,13 @@ from tests.migrations.conftest import (
 )
 from worker.judge.classify import Outcome, StaleToken
 from worker.record import store
+from worker.record.tokens import Tokens
 from worker.servers.migrations import migrations
 from worker.servers.postgres import connect
 from worker.servers.privileges import missing_privileges
 from worker.servers.settings import Settings
+from worker.servers.token_shape import located
+from worker.servers.tokens import CHANNELS, TokenTable
 
 LOG = "public.follow_up_notification_log"
 PARENT = UUID("00000000-0000-4000-8000-000000000001")
@@ -99,20 +102,28 @@ def allowed(database: Database, role: str) -> set[str]:
     return {name for name, statement in STATEMENTS.items() if may(database, role, statement)}
 
 
+def with_tokens(database: Database, **changes: Any) -> Settings:
+    """Settings with a token table that differs so from the usual one."""
+    return replace(database.settings, tokens=dict.fromkeys(CHANNELS, TokenTable(**changes)))
+
+
 def do_the_workers_job(
     database: Database, role: str = "test_worker", settings: Settings | None = None
 ) -> None:
     """Record and prune as the worker does: new keys, known keys, rows to be refused, and stale tokens."""
     settings = settings or database.settings
-    table = ".".join(settings.token_table)
+    of = settings.tokens["fcm"]
+    table = str(of)
     ((before,),) = database.run(f"select count(*) from {table}")
     assert isinstance(before, int)
-    ((token,),) = database.run(f"select min({settings.token_column}) from {table}")
+    ((token,),) = database.run(f"select min({of.column}) from {table}")
     with connect(database.url_of(role)) as connection:
-        first = store.write(connection, settings, [outcome("a"), outcome("b")], [stale(str(token))])
+        first = store.write(connection, Tokens(settings), [outcome("a"), outcome("b")], [stale(str(token))])
         assert first.inserted == {"a", "b"}
         stranger = UUID(int=PARENT.int + 1)
-        second = store.write(connection, settings, [outcome("a"), outcome("c", stranger), outcome("d")], [])
+        second = store.write(
+            connection, Tokens(settings), [outcome("a"), outcome("c", stranger), outcome("d")], []
+        )
         assert second.inserted == {"d"}
         assert second.known == {"a": "delivered"}
         assert second.refused == {outcome("c", stranger): "peer_mentor_id"}
@@ -122,7 +133,8 @@ def do_the_workers_job(
 
 def problems(database: Database, role: str = "test_worker", settings: Settings | None = None) -> list[str]:
     with connect(database.url_of(role)) as connection:
-        return missing_privileges(connection, settings or database.settings)
+        tables = {located(connection, table) for table in (settings or database.settings).tokens.values()}
+        return missing_privileges(connection, tables)
 
 
 def follow(remedies: list[str], database: Database) -> None:
@@ -345,8 +357,16 @@ def test_a_missing_privilege_is_named_with_the_grant_that_helps(
     ):
         with subtests.test(privilege):
             worker.run(f"revoke {privilege} from notiflog_worker")
-            with pytest.raises(errors.InsufficientPrivilege):
-                do_the_workers_job(worker)
+            if "device_tokens" in privilege:
+                with connect(worker.url_of("test_worker")) as connection:
+                    recorded = store.write(
+                        connection, Tokens(worker.settings), [outcome("e")], [stale("token 1")]
+                    )
+                assert recorded.inserted | recorded.known.keys() == {"e"}
+                assert recorded.tokens.refused == {"token 1"}
+            else:
+                with pytest.raises(errors.InsufficientPrivilege):
+                    do_the_workers_job(worker)
             found = problems(worker)
             assert len(found) == 1
             assert f"notiflog_worker may not {privilege.split()[0]} on public." in found[0]
@@ -388,11 +408,10 @@ def test_a_delete_that_would_remove_nothing_in_silence_is_an_error(worker: Datab
         create policy own on device_tokens using (user_id::text = current_user)
         """
     )
-    with (
-        connect(worker.url_of("test_worker")) as connection,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        store.write(connection, worker.settings, [], [stale("token 1")])
+    with connect(worker.url_of("test_worker")) as connection:
+        recorded = store.write(connection, Tokens(worker.settings), [outcome("a")], [stale("token 1")])
+    assert recorded.inserted == {"a"}
+    assert recorded.tokens.refused == {"token 1"}
     found = problems(worker)
     assert [sentence.partition(":")[0] for sentence in found] == [
         "row level security hides rows of public.device_tokens from notiflog_worker on delete"
@@ -424,7 +443,7 @@ def test_the_owner_and_who_bypasses_row_level_security_miss_nothing(worker: Data
 @two_kinds
 def test_a_closed_schema_is_named(worker: Database) -> None:
     worker.run("create schema app; alter table device_tokens set schema app")
-    settings = replace(worker.settings, token_table=("app", "device_tokens"))
+    settings = with_tokens(worker, table=("app", "device_tokens"))
     found = problems(worker, settings=settings)
     assert found == [
         "schema app is closed to notiflog_worker: run `grant usage on schema app to notiflog_worker`"
@@ -446,9 +465,7 @@ def test_a_token_table_of_another_name_becomes_usable_by_what_is_said(
     worker: Database, table: tuple[str, ...], registered: str | None, row_security: bool
 ) -> None:
     name = ".".join(table)
-    settings = replace(
-        worker.settings, token_table=table, token_column="fcm", token_registered_column=registered
-    )
+    settings = with_tokens(worker, table=table, column="fcm", registered=(registered,) if registered else ())
     assert [sentence.partition(":")[0] for sentence in problems(worker, settings=settings)] == [
         f"table {name} does not exist"
     ]
@@ -493,7 +510,7 @@ def test_a_token_table_of_another_owner_does_not_stop_the_migration(database: Da
 @two_kinds
 def test_missing_tables_and_columns_are_named(worker: Database) -> None:
     worker.run(f"alter table {LOG} rename to elsewhere")
-    settings = replace(worker.settings, token_column="fcm", token_registered_column="seen_at")
+    settings = with_tokens(worker, column="fcm", registered=("seen_at",))
     found = problems(worker, settings=settings)
     assert found[0].startswith(f"table {LOG} does not exist: run `python -m worker.migrate`")
     assert found[1].startswith(

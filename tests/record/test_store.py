@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -13,10 +14,13 @@ from worker.demo import sample
 from worker.judge.batch import judge
 from worker.judge.classify import stale_tokens
 from worker.record import store
-from worker.record.account import Report, record
+from worker.record.account import Report
+from worker.record.recording import record
+from worker.record.tokens import Tokens
 from worker.servers import postgres
 from worker.servers.postgres import connect, is_transient
 from worker.servers.settings import Settings
+from worker.servers.tokens import CHANNELS, TokenTable
 
 Record = Callable[..., Report]
 
@@ -31,9 +35,14 @@ def run(connection: psycopg.Connection, config: Settings) -> Record:
     """Record one job's events."""
 
     def run(events: Sequence[dict[str, Any]], config: Settings = config) -> Report:
-        return record(connection, config, [judge(list(events))])[0]
+        return record(connection, Tokens(config), [judge(list(events))])[0]
 
     return run
+
+
+def with_tokens(config: Settings, **changes: Any) -> Settings:
+    """Settings with a token table that differs so from the usual one."""
+    return replace(config, tokens=dict.fromkeys(CHANNELS, TokenTable(**changes)))
 
 
 def rows(connection: psycopg.Connection, columns: str = "idempotency_key, status") -> list[tuple[Any, ...]]:
@@ -156,7 +165,9 @@ class TestDuplicates:
     def test_of_two_jobs_in_one_transaction_the_first_owns_the_row(
         self, connection: psycopg.Connection, config: Settings, app: sample.App
     ) -> None:
-        reports = record(connection, config, [judge([make.event(app)]), judge([make.event(app, results=[])])])
+        reports = record(
+            connection, Tokens(config), [judge([make.event(app)]), judge([make.event(app, results=[])])]
+        )
         assert [(r.summary["delivered"], r.summary["duplicates"]) for r in reports] == [(1, 0), (0, 1)]
 
 
@@ -224,7 +235,7 @@ class TestRejected:
         self, connection: psycopg.Connection, config: Settings, app: sample.App
     ) -> None:
         bad, good = [make.event(app, chapter_id=make.stranger())], [make.event(app)]
-        reports = record(connection, config, [judge(bad), judge(good)])
+        reports = record(connection, Tokens(config), [judge(bad), judge(good)])
         assert ([len(report.rejected) for report in reports], len(rows(connection))) == ([1, 0], 1)
 
     def test_a_job_of_strangers_only_is_rejected_whole(
@@ -258,7 +269,7 @@ class TestPruning:
             (BEFORE, [], (1, 0)),
             (AFTER, ["token"], (0, 1)),
             (make.SENT_AT, ["token"], (0, 1)),
-            (None, ["token"], (0, 1)),
+            (None, [], (1, 0)),
         ],
         ids=["before the send", "again after the send", "at the very moment", "nobody knows when"],
     )
@@ -346,7 +357,7 @@ class TestPruning:
         self, run: Record, connection: psycopg.Connection, app: sample.App, config: Settings
     ) -> None:
         register(connection, app, "token", self.AFTER)
-        unguarded = Settings(database_url=config.database_url, token_registered_column=None)
+        unguarded = with_tokens(config, registered=())
         assert run([make.event(app, results=[make.unregistered()])], unguarded).summary["pruned"] == 1
 
     def test_names_of_table_and_columns_come_from_the_settings(
@@ -354,21 +365,25 @@ class TestPruning:
     ) -> None:
         connection.execute("create schema push; create table push.devices (apns text, seen timestamptz)")
         connection.execute("insert into push.devices values ('token', %s)", [self.BEFORE])
-        elsewhere = Settings(
-            database_url=config.database_url,
-            token_table=("push", "devices"),
-            token_column="apns",
-            token_registered_column="seen",
-        )
+        elsewhere = with_tokens(config, table=("push", "devices"), column="apns", registered=("seen",))
         assert run([make.event(app, results=[make.unregistered()])], elsewhere).summary["pruned"] == 1
 
     def test_rows_and_tokens_share_one_transaction(
-        self, run: Record, connection: psycopg.Connection, config: Settings, app: sample.App
+        self, run: Record, connection: psycopg.Connection, app: sample.App
     ) -> None:
-        missing = Settings(database_url=config.database_url, token_table=("public", "no_such_table"))
-        with pytest.raises(psycopg.errors.UndefinedTable):
-            run([make.event(app, results=[make.unregistered()])], missing)
-        assert rows(connection) == []
+        register(connection, app, "token", self.BEFORE)
+        connection.execute(
+            """
+            create table seen (at xid8);
+            create function note() returns trigger language plpgsql as $$
+              begin insert into public.seen values (pg_current_xact_id()); return null; end $$;
+            create trigger row_there after insert on public.follow_up_notification_log
+              execute function note();
+            create trigger token_gone after delete on public.device_tokens execute function note()
+            """
+        )
+        run([make.event(app, results=[make.unregistered()])])
+        assert connection.execute("select count(*), count(distinct at) from seen").fetchone() == (2, 1)
 
 
 class TestConcurrency:
@@ -388,7 +403,7 @@ class TestConcurrency:
             with connect(database) as mine:
                 barrier.wait()
                 try:
-                    written.append(store.write(mine, config, outcomes, stale))
+                    written.append(store.write(mine, Tokens(config), outcomes, stale))
                 except psycopg.Error as error:
                     errors.append(error)
 
@@ -426,7 +441,7 @@ class TestTransaction:
     ) -> None:
         monkeypatch.setattr(postgres, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
         with connect(database) as other, other.transaction():
-            record(other, Settings(database_url=database), [judge([make.event(app)])])
+            record(other, Tokens(Settings(database_url=database)), [judge([make.event(app)])])
             with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
                 run([make.event(app)])
         assert is_transient(caught.value)

@@ -367,7 +367,8 @@ def test_the_token_table_by_any_name(run_check: Run, worker: Worker, database: s
             admin.execute("create schema push; alter table public.device_tokens set schema push")
             admin.execute("alter table push.device_tokens rename to devices")
     answer = run_check("--json", NOTIFLOG_TOKEN_TABLE=table)
-    assert (answer.wrong, answer.findings["postgres.token_index"]["text"]) == ({}, f"{table}.token")
+    located = table if "." in table else f"public.{table}"
+    assert (answer.wrong, answer.findings["postgres.token_index"]["text"]) == ({}, f"{located}.token")
 
 
 def test_a_redis_that_refuses_a_command(run_check: Run, durable_url: str, durable: Redis) -> None:

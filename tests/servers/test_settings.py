@@ -5,6 +5,7 @@ import traceback
 import pytest
 
 from worker.servers.settings import ConfigError, Settings, read_settings
+from worker.servers.tokens import Mark, TokenTable
 
 URL = "postgresql://notiflog:S3CR3T@db.example.org:5432/app"
 NAMES = ("NOTIFLOG_TOKEN_TABLE", "NOTIFLOG_TOKEN_COLUMN", "NOTIFLOG_TOKEN_REGISTERED_COLUMN")
@@ -16,45 +17,116 @@ def _problems(**environ: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+def tokens(**environ: str) -> TokenTable:
+    """The token table of both channels."""
+    (table,) = set(read_settings({"DATABASE_URL": URL, **environ}).tokens.values())
+    return table
+
+
 # --- what is read ---------------------------------------------------------------------------------------
 
 
 def test_a_database_is_all_that_has_to_be_set() -> None:
+    table = TokenTable(table=("public", "device_tokens"), column="token", registered=("updated_at",))
     assert read_settings({"DATABASE_URL": URL}) == Settings(
-        database_url=URL,
-        token_table=("public", "device_tokens"),
-        token_column="token",
-        token_registered_column="updated_at",
-        connections=3,
+        database_url=URL, tokens={"fcm": table, "apns": table}, connections=3
     )
 
 
 def test_the_app_s_own_names() -> None:
-    assert read_settings(
-        {
-            "DATABASE_URL": URL,
-            "NOTIFLOG_TOKEN_TABLE": "push.devices",
-            "NOTIFLOG_TOKEN_COLUMN": "fcm_token",
-            "NOTIFLOG_TOKEN_REGISTERED_COLUMN": "last_seen_at",
-        }
-    ) == Settings(
-        database_url=URL,
-        token_table=("push", "devices"),
-        token_column="fcm_token",
-        token_registered_column="last_seen_at",
-    )
+    assert tokens(
+        NOTIFLOG_TOKEN_TABLE="push.devices",
+        NOTIFLOG_TOKEN_COLUMN="fcm_token",
+        NOTIFLOG_TOKEN_REGISTERED_COLUMN="last_seen_at",
+    ) == TokenTable(table=("push", "devices"), column="fcm_token", registered=("last_seen_at",))
 
 
 def test_a_table_without_a_schema_is_found_by_the_search_path() -> None:
-    settings = read_settings({"DATABASE_URL": URL, "NOTIFLOG_TOKEN_TABLE": "devices"})
-
-    assert settings.token_table == ("devices",)
+    assert tokens(NOTIFLOG_TOKEN_TABLE="devices").table == ("devices",)
 
 
 def test_an_empty_registered_column_says_that_the_table_has_none() -> None:
-    settings = read_settings({"DATABASE_URL": URL, "NOTIFLOG_TOKEN_REGISTERED_COLUMN": ""})
+    assert tokens(NOTIFLOG_TOKEN_REGISTERED_COLUMN="").registered == ()
 
-    assert settings.token_registered_column is None
+
+SETTINGS: dict[str, tuple[dict[str, str], TokenTable]] = {
+    "several columns, of which the newest counts": (
+        {"NOTIFLOG_TOKEN_REGISTERED_COLUMN": "registered_at, last_refreshed_at"},
+        TokenTable(registered=("registered_at", "last_refreshed_at")),
+    ),
+    "names in double quotes, as they stand": (
+        {
+            "NOTIFLOG_TOKEN_TABLE": '"App"."DeviceToken"',
+            "NOTIFLOG_TOKEN_COLUMN": '"pushToken"',
+            "NOTIFLOG_TOKEN_REGISTERED_COLUMN": '"updatedAt","a ""b"", c"',
+        },
+        TokenTable(table=("App", "DeviceToken"), column="pushToken", registered=("updatedAt", 'a "b", c')),
+    ),
+    "one part in quotes": (
+        {"NOTIFLOG_TOKEN_TABLE": 'public."DeviceToken"'},
+        TokenTable(table=("public", "DeviceToken")),
+    ),
+    "a zone": ({"NOTIFLOG_TOKEN_REGISTERED_ZONE": "America/New_York"}, TokenTable(zone="America/New_York")),
+    "delete": ({"NOTIFLOG_TOKEN_PRUNE": "delete"}, TokenTable(mark=None)),
+    "set to false": (
+        {"NOTIFLOG_TOKEN_PRUNE": "is_active=false"},
+        TokenTable(mark=Mark("is_active", "false")),
+    ),
+    "set to true": ({"NOTIFLOG_TOKEN_PRUNE": "dead=true"}, TokenTable(mark=Mark("dead", "true"))),
+    "set to now": ({"NOTIFLOG_TOKEN_PRUNE": "disabled_at=now"}, TokenTable(mark=Mark("disabled_at", "now"))),
+    "set to null": ({"NOTIFLOG_TOKEN_PRUNE": '"fcmToken"=null'}, TokenTable(mark=Mark("fcmToken", "null"))),
+}
+
+
+@pytest.mark.parametrize(("environ", "table"), SETTINGS.values(), ids=SETTINGS)
+def test_what_can_be_said_of_a_token_table(environ: dict[str, str], table: TokenTable) -> None:
+    assert tokens(**environ) == table
+
+
+@pytest.mark.parametrize("channel", ["fcm", "apns"])
+@pytest.mark.parametrize(("environ", "table"), SETTINGS.values(), ids=SETTINGS)
+def test_it_can_be_said_for_one_channel(channel: str, environ: dict[str, str], table: TokenTable) -> None:
+    own = {name.replace("_TOKEN_", f"_{channel.upper()}_TOKEN_", 1): value for name, value in environ.items()}
+    found = read_settings({"DATABASE_URL": URL, **own}).tokens
+    (other,) = {"fcm", "apns"} - {channel}
+    assert (found[channel], found[other]) == (table, TokenTable())
+
+
+def test_what_is_said_for_one_channel_is_stronger() -> None:
+    environ = {"NOTIFLOG_TOKEN_TABLE": "devices", "NOTIFLOG_APNS_TOKEN_TABLE": "apns_devices"}
+    found = read_settings({"DATABASE_URL": URL, **environ}).tokens
+    assert [str(found[channel]) for channel in ("fcm", "apns")] == ["devices", "apns_devices"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "remove",
+        "is_active",
+        "is_active=",
+        "=false",
+        "is_active=0",
+        "is_active=FALSE",
+        "a.b=null",
+        "A=null",
+    ],
+    ids=repr,
+)
+def test_another_way_to_prune_is_refused_with_those_there_are(value: str) -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_TOKEN_PRUNE=value)
+    assert problem.startswith("NOTIFLOG_TOKEN_PRUNE must be delete, or COLUMN=false, COLUMN=true, COLUMN=now")
+
+
+@pytest.mark.parametrize("value", ["Berlin", "Europe/Atlantis", "+02:00", "UTC; drop table users"])
+def test_a_zone_that_nobody_knows_is_refused(value: str) -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_TOKEN_REGISTERED_ZONE=value)
+    assert problem.startswith("NOTIFLOG_TOKEN_REGISTERED_ZONE")
+
+
+def test_a_mistake_of_one_channel_names_its_own_variable() -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_APNS_TOKEN_COLUMN="No Name")
+    assert problem.startswith("NOTIFLOG_APNS_TOKEN_COLUMN must be a column name")
 
 
 @pytest.mark.parametrize(
@@ -228,6 +300,7 @@ def test_any_other_value_is_refused() -> None:
 
 def test_settings_do_not_show_the_database_url() -> None:
     assert repr(read_settings({"DATABASE_URL": URL})) == (
-        "Settings(token_table=('public', 'device_tokens'), token_column='token', "
-        "token_registered_column='updated_at', connections=3)"
+        "Settings(tokens={'fcm': TokenTable(table=('public', 'device_tokens'), column='token', "
+        "registered=('updated_at',), zone=None, mark=None), 'apns': TokenTable(table=('public', "
+        "'device_tokens'), column='token', registered=('updated_at',), zone=None, mark=None)}, connections=3)"
     )

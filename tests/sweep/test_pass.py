@@ -14,7 +14,9 @@ from tests.sweep.conftest import APNS_TOKEN, BUSY, DEAD, Register, fcm_token, le
 from worker import logs
 from worker.demo.sample import fcm_error
 from worker.record import brake
+from worker.record.tokens import Tokens
 from worker.servers.settings import Settings
+from worker.servers.tokens import TokenTable
 from worker.sweep import passes
 from worker.sweep.dryrun import kind
 from worker.sweep.passes import NoVerdict, State, alone, finish, go_on, load, pages, save
@@ -34,7 +36,7 @@ def sweep(connection: psycopg.Connection, config: Settings, redis: Redis, fcm: F
 
     def run(**options: Any) -> State:
         settings = options.pop("config", config)
-        *_, last = pages(connection, settings, State(), **{"redis": redis, **options})
+        *_, last = pages(connection, Tokens(settings), State(), **{"redis": redis, **options})
         return last
 
     return run
@@ -128,7 +130,10 @@ class TestPruning:
     ) -> None:
         tokens = register(3)
         fcm.answers = {tokens[1]: DEAD}
-        undated = Settings(database_url=database, token_registered_column=None)
+        undated = Settings(
+            database_url=database,
+            tokens={"fcm": TokenTable(registered=()), "apns": TokenTable(registered=())},
+        )
         counts = sweep(config=undated).counts
         assert (counts["age_unknown"], left(connection)) == (3, [tokens[0], tokens[2]])
 
@@ -213,7 +218,7 @@ class TestGoingOn:
         asked = []
         for _ in range(4):
             fcm.sent.clear()
-            go_on(connection, config, redis)
+            go_on(connection, Tokens(config), redis)
             asked.append(len(fcm.sent))
         assert asked == [100, 100, 50, 0]
         (line,) = [line for line in logged() if line["event"] == "tokens_swept"]
@@ -224,11 +229,11 @@ class TestGoingOn:
         self, connection: psycopg.Connection, config: Settings, redis: Redis, register: Register, fcm: Fcm
     ) -> None:
         register(1)
-        go_on(connection, config, redis)
-        go_on(connection, config, redis)
+        go_on(connection, Tokens(config), redis)
+        go_on(connection, Tokens(config), redis)
         assert len(fcm.sent) == 1
         save(redis, load(redis)._replace(finished_at=float(redis.time()[0]) - 8 * 86_400))
-        assert go_on(connection, config, redis)["tokens"] == 1
+        assert go_on(connection, Tokens(config), redis)["tokens"] == 1
         assert len(fcm.sent) == 2
 
     def test_of_two_at_a_time_one_does_nothing(
@@ -236,7 +241,7 @@ class TestGoingOn:
     ) -> None:
         register(1)
         with alone(redis):
-            assert go_on(connection, config, redis) == {}
+            assert go_on(connection, Tokens(config), redis) == {}
         assert fcm.sent == []
 
     def test_a_fault_of_fcm_is_told_and_the_next_job_tries_again(
@@ -250,10 +255,10 @@ class TestGoingOn:
     ) -> None:
         (token,) = register(1)
         fcm.answers = {token: BUSY}
-        go_on(connection, config, redis)
+        go_on(connection, Tokens(config), redis)
         assert [line["event"] for line in logged()] == ["sweep_paused"]
         fcm.answers = {}
-        assert go_on(connection, config, redis)["alive"] == 1
+        assert go_on(connection, Tokens(config), redis)["alive"] == 1
 
     @pytest.mark.parametrize("junk", ["", "junk", "[]", "7", '["a", 7, null]', '["a", {"b": "c"}, 1]'])
     def test_a_state_that_cannot_be_read_starts_over(self, redis: Redis, junk: str) -> None:
@@ -263,7 +268,7 @@ class TestGoingOn:
     def test_an_empty_table_is_a_complete_pass(
         self, connection: psycopg.Connection, config: Settings, redis: Redis, fcm: Fcm
     ) -> None:
-        assert go_on(connection, config, redis) == {}
+        assert go_on(connection, Tokens(config), redis) == {}
         assert load(redis).finished_at is not None
 
     def test_finishing_keeps_the_counts(self, redis: Redis) -> None:

@@ -146,6 +146,8 @@ def database_problems() -> Iterator[str]:
                     yield str(finding)
                 elif finding.level == "warning" and finding.name == "postgres.tls":
                     logs.warning("database_not_verified", problem=finding.text, remedy=finding.remedy)
+                elif finding.level == "warning" and finding.name == "postgres.guard":
+                    logs.warning("guard_weak", problem=finding.text, remedy=finding.remedy)
     except ConfigError as error:
         yield str(error)
     except psycopg.Error as error:

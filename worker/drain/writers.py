@@ -3,19 +3,19 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from redis import Redis
 
-from .. import logs
 from ..judge.batch import Batch
-from ..record import brake
-from ..record.account import Report, outcomes, record
+from ..record.account import Report
+from ..record.recording import record_patiently
+from ..record.tokens import Tokens
 from ..servers import postgres
 from ..servers.redis import impatient
 from ..servers.settings import settings
@@ -38,6 +38,7 @@ class Committers:
         self._threads = ThreadPoolExecutor(settings().connections, thread_name_prefix="commit")
         self._connections: dict[int, psycopg.Connection] = {}  # by thread
         self._stopping = threading.Event()
+        self._tokens = Tokens(settings())
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call that writes, in one of the threads."""
@@ -49,20 +50,10 @@ class Committers:
         Waits for PostgreSQL as long as it takes. Raises GivenUp after `give_up`, and DatabaseFault for a
         fault that will not pass by itself.
         """
-        held = brake.held(self._redis, *brake.tally(outcomes(batches)))  # before the loop: a turn counts once
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return record(self._connection(), settings(), batches, held)
-            except psycopg.Error as error:
-                if not postgres.is_transient(error):
-                    raise postgres.DatabaseFault(postgres.explain(error)) from None
-                logs.warning("database_unavailable", problem=postgres.explain(error), retry_in=pause)
-                if connection := self._connections.get(threading.get_ident()):
-                    connection.close()
-            if self._stopping.wait(pause):
-                raise GivenUp
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        reports = record_patiently(self._connected, self._tokens, batches, self._redis, self._pauses())
+        if reports is None:
+            raise GivenUp
+        return reports
 
     def give_up(self) -> None:
         """Wait for PostgreSQL no longer. Turns that are being written are not affected."""
@@ -84,12 +75,26 @@ class Committers:
             connection.close()
         self._redis.close()
 
-    def _connection(self) -> psycopg.Connection:
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
+        """This thread's connection; after a fault it is made anew."""
         thread = threading.get_ident()
         connection = self._connections.get(thread)
         if connection is None or connection.closed:
             connection = self._connections[thread] = postgres.connect(settings().database_url)
-        return connection
+        try:
+            yield connection
+        except psycopg.Error:
+            connection.close()
+            raise
+
+    def _pauses(self) -> Iterator[float]:
+        """Wait after each try, twice as long as before, until the worker is to stop."""
+        pause = _FIRST_PAUSE
+        yield pause
+        while not self._stopping.wait(pause):
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            yield pause
 
 
 def _hang_up(connection: psycopg.Connection) -> None:

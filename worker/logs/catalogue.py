@@ -16,7 +16,7 @@ EVENTS = {
     "outcomes_recorded": Event(
         "the summary of one job or turn: its events by outcome, by reason, and what became of their tokens",
         "jobs events delivered failed skipped retrying duplicates conflicting rejected pruned kept withheld "
-        "failed_by skipped_by ms",
+        "refused absent failed_by skipped_by ms",
     ),
     "send_failed": Event(
         "one send result that was not accepted", "channel http_status reason evidence token"
@@ -38,6 +38,11 @@ EVENTS = {
     "guard_off": Event(
         "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart", "stale"
     ),
+    "guard_weak": Event("registration times say too little of when a token was registered", "problem remedy"),
+    "prune_refused": Event(
+        "PostgreSQL does not have dead tokens pruned: they stay, the rows are recorded",
+        "table tokens sqlstate culprit remedy",
+    ),
     "token_dead": Event(
         "FCM says of a token that the sweep checked: no such device", "reason evidence token"
     ),
@@ -47,7 +52,7 @@ EVENTS = {
     "tokens_swept": Event(
         "the sweep is through the token table: what it found; counts of nothing are left out",
         "[tokens] [fcm] [apns] [unknown] [alive] [dead] [no_verdict] [no_verdict_*] [pruned] [kept] "
-        "[withheld] [older_than_30_days] [older_than_270_days] [age_unknown]",
+        "[withheld] [refused] [older_than_30_days] [older_than_270_days] [age_unknown]",
     ),
     "database_unavailable": Event(
         "a passing PostgreSQL fault; the job waits and tries again", "problem [retry_in]"

@@ -1,22 +1,21 @@
-"""Record some jobs' outcomes, and tell for each event what became of it."""
+"""Tell for each event what became of it, and sum up."""
 
 import re
-import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import psycopg
-
 from .. import NAME, logs
-from ..events import Channel, Rejected
+from ..events import Rejected
 from ..judge.batch import Batch
-from ..judge.classify import Failure, Outcome, Status, stale_tokens
-from ..servers.settings import Settings
-from . import store
+from ..judge.classify import Status
+from .store import Recorded
 
 _PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
 _PARENTS = {"peer_mentor_id": "user", "chapter_id": "chapter", "scenario_rule_id": "scenario rule"}
+_LEFT_OUT = (
+    "the row is not there after inserting it: a trigger or a rule of follow_up_notification_log left it out"
+)
 _LISTED = 1000
 
 
@@ -44,61 +43,61 @@ class Report(NamedTuple):
     rejected: list[Rejected]
 
 
-def outcomes(batches: Iterable[Batch]) -> list[Outcome]:
-    """The outcomes of some jobs, in order."""
-    return [outcome for batch in batches for _, outcome in batch.outcomes]
+def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[str]) -> list[Report]:
+    """Tell for each job what became of its events and tokens.
 
-
-def record(
-    connection: psycopg.Connection,
-    config: Settings,
-    batches: Sequence[Batch],
-    held: Collection[Channel] = (),
-) -> list[Report]:
-    """Write some jobs' outcomes in one transaction, and log one summary of them all.
-
-    `held`: channels whose death notices prune nothing, see `brake`.
-    Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
-    confirmation was lost.
+    A row, and a dead token, counts for the first event that has it. `withheld`: tokens that the brake holds.
     """
-    started = time.perf_counter()
-    judged = outcomes(batches)
-    notices = stale_tokens(judged)
-    stale = [notice for notice in notices if notice.channel not in held] if held else notices
-    withheld = {notice.token for notice in notices if notice.channel in held}
-    recorded = store.write(connection, config, [outcome for outcome in judged if outcome.final], stale)
+    fates = {"pruned": recorded.tokens.pruned, "kept": recorded.tokens.kept, "withheld": withheld}
+    fates |= {"refused": recorded.tokens.refused, "absent": recorded.tokens.absent}
     written: dict[str, Status] = {}
-    reports = [_account(batch, recorded, withheld, written) for batch in batches]
-
-    if stale and config.token_registered_column is None:
-        logs.warning("guard_off", stale=len(stale))
-    failures = [_fields(failure) for outcome in judged for failure in outcome.failures]
-    logs.info_each("send_failed", failures)
-    ms = round((time.perf_counter() - started) * 1000, 1)
-    logs.info("outcomes_recorded", jobs=len(batches), **_total(reports), ms=ms)
+    counted: set[str] = set()
+    reports = []
+    for batch in batches:
+        summary, rejected = _events(batch, recorded, written)
+        stale = {notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale}
+        stale -= counted
+        counted |= stale
+        tokens = {fate: len(stale & those) for fate, those in fates.items()}
+        reasons = {name: summary.pop(name) for name in ("failed_by", "skipped_by")}
+        reports.append(Report({**summary, **tokens, **reasons}, rejected))
     return reports
 
 
-def _account(
-    batch: Batch, recorded: store.Recorded, withheld: set[str], written: dict[str, Status]
-) -> Report:
-    """Tell for each event what became of it: new row, duplicate, rejected, or not final yet.
+def total(reports: Sequence[Report]) -> dict[str, Any]:
+    """The sum of some summaries."""
+    total: dict[str, Any] = {}
+    for name, first in reports[0].summary.items():
+        if isinstance(first, dict):
+            by_reason: Counter[str] = Counter()
+            for summary, _ in reports:
+                if summary[name]:
+                    by_reason.update(summary[name])
+            total[name] = dict(by_reason)
+        else:
+            total[name] = sum([summary[name] for summary, _ in reports])
+    return total
+
+
+def _events(
+    batch: Batch, recorded: Recorded, written: dict[str, Status]
+) -> tuple[dict[str, Any], list[Rejected]]:
+    """Count a job's events by what became of them: new row, duplicate, rejected, or not final yet.
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
     count = {"delivered": 0, "failed": 0, "skipped": 0, "retrying": 0, "duplicates": 0, "conflicting": 0}
     failed_by: dict[str, int] = {}
     skipped_by: dict[str, int] = {}
-    stale: set[str] = set()
     refused: list[Rejected] = []
     for position, outcome in batch.outcomes:
         key, status = outcome.idempotency_key, outcome.status
-        if outcome.stale:
-            stale.update(notice.token for notice in outcome.stale)
         if not outcome.final:
             count["retrying"] += 1
         elif recorded.refused and outcome in recorded.refused:
             refused.append(_refusal(position, recorded.refused[outcome]))
+        elif recorded.left_out and key in recorded.left_out:
+            refused.append(Rejected(position, "$", _LEFT_OUT))
         elif key in recorded.inserted and key not in written:
             written[key] = status
             count[status] += 1
@@ -117,42 +116,8 @@ def _account(
                     "conflicting_duplicate", key=logs.token_hash(key), stored=stored, reported=status
                 )
     rejected = sorted((*batch.rejected, *refused))
-    summary = {
-        "events": batch.events,
-        **count,
-        "rejected": len(rejected),
-        "pruned": len(stale & recorded.pruned),
-        "kept": len(stale & recorded.kept),
-        "withheld": len(stale & withheld),
-        "failed_by": failed_by,
-        "skipped_by": skipped_by,
-    }
-    return Report(summary, rejected)
-
-
-def _total(reports: Sequence[Report]) -> dict[str, Any]:
-    """The sum of some summaries."""
-    total: dict[str, Any] = {}
-    for name, first in reports[0].summary.items():
-        if isinstance(first, dict):
-            by_reason: Counter[str] = Counter()
-            for summary, _ in reports:
-                if summary[name]:
-                    by_reason.update(summary[name])
-            total[name] = dict(by_reason)
-        else:
-            total[name] = sum([summary[name] for summary, _ in reports])
-    return total
-
-
-def _fields(failure: Failure) -> dict[str, Any]:
-    return {
-        "channel": failure.channel,
-        "http_status": failure.http_status,
-        "reason": failure.verdict.reason,
-        "evidence": failure.verdict.evidence,
-        "token": logs.token_hash(failure.token),
-    }
+    counts = {"events": batch.events, **count, "rejected": len(rejected)}
+    return {**counts, "failed_by": failed_by, "skipped_by": skipped_by}, rejected
 
 
 def _refusal(position: int, constraint: str) -> Rejected:

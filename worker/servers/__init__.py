@@ -1,4 +1,16 @@
 """PostgreSQL and Redis: settings, connections, what they must be like, and the migrations."""
 
 #: The modules that others use.
-__all__ = ["findings", "migrations", "postgres", "privileges", "redis", "settings", "tls"]
+__all__ = [
+    "finding",
+    "findings",
+    "migrations",
+    "postgres",
+    "privileges",
+    "redis",
+    "settings",
+    "tls",
+    "token_findings",
+    "token_shape",
+    "tokens",
+]

@@ -5,14 +5,17 @@ A worker does not start on a problem found here; `python -m worker.check` shows 
 
 import os
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import psycopg
 from redis import SSLConnection
 
 from . import postgres, tls
+from .finding import Finding, Level
 from .privileges import missing_privileges
 from .settings import Settings, requires_tls
+from .token_findings import token_findings
+from .token_shape import find_shape
 
 #: Redis that is fuller than this share of its maxmemory is near the day on which nothing can be enqueued.
 FULL = 0.8
@@ -55,38 +58,6 @@ select exists (
          order by 1)
   from log
 """
-
-# Of a view nothing can be said: what it selects from may have its index.
-_TABLE_OF_TOKENS = """
-select format_type(registered.atttypid, null),
-       relkind in ('v', 'f') or exists (
-         select from pg_index
-          where indrelid = class.oid and indkey[0] = token.attnum and indisvalid and indpred is null)
-  from pg_class as class
-  join pg_attribute as token on token.attrelid = class.oid and token.attname = %s
-  left join pg_attribute as registered on registered.attrelid = class.oid and registered.attname = %s
- where relname = %s
-   and case when %s::text is null then pg_table_is_visible(class.oid)
-            else relnamespace = (select oid from pg_namespace where nspname = %s) end
-"""
-
-
-Level = Literal["ok", "warning", "problem"]
-
-
-class Finding(NamedTuple):
-    """One thing looked at."""
-
-    #: Stable, `group.thing`: redis.eviction, postgres.tls.
-    name: str
-    level: Level
-    #: What was found, as a phrase; no secrets, no data.
-    text: str
-    #: What to do about it; empty if nothing.
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text}: {self.remedy}" if self.remedy else self.text
 
 
 def redis_findings(connection: Any) -> Iterator[Finding]:
@@ -145,12 +116,14 @@ def database_findings(connection: psycopg.Connection, settings: Settings) -> Ite
     else:
         yield Finding("postgres.tls", "ok", "TLS" if encrypted else "on this machine")
 
+    shapes = {table: find_shape(connection, table) for table in settings.tokens.values()}
+    tables = [shape.table if shape else table for table, shape in shapes.items()]
     with postgres.transaction(connection):
-        missing = missing_privileges(connection, settings)
+        missing = missing_privileges(connection, tables)
         log_table = connection.execute(_LOG_TABLE, [_CONSTRAINTS, _INDEXES]).fetchone()
-        schema, table = (None, *settings.token_table)[-2:]
-        names = [settings.token_column, settings.token_registered_column, table, schema, schema]
-        token_table = connection.execute(_TABLE_OF_TOKENS, names).fetchone()
+        of_tokens = [
+            finding for shape in shapes.values() if shape for finding in token_findings(connection, shape)
+        ]
 
     for problem in missing:
         text, _, remedy = problem.partition(": ")
@@ -159,8 +132,7 @@ def database_findings(connection: psycopg.Connection, settings: Settings) -> Ite
         yield Finding("postgres.privileges", "ok", "the role may record outcomes and prune tokens")
     if log_table:
         yield _log_table(*log_table)
-    if token_table:
-        yield from _token_table(settings, *token_table)
+    yield from of_tokens
 
 
 def _log_table(unique: bool, constraints: list[str], indexes: list[str]) -> Finding:
@@ -173,26 +145,3 @@ def _log_table(unique: bool, constraints: list[str], indexes: list[str]) -> Find
         remedy = "add what the first file in migrations/ says of them"
         return Finding("postgres.log_table", "warning", f"{log} lacks {', '.join(missing)}", remedy)
     return Finding("postgres.log_table", "ok", "as the migrations make it")
-
-
-def _token_table(settings: Settings, registered: str | None, indexed: bool) -> Iterator[Finding]:
-    table, column = ".".join(settings.token_table), settings.token_registered_column
-    if column is None:
-        text = "off: nothing protects the token of a device that registered again"
-        remedy = "name a timestamptz column that every registration sets in NOTIFLOG_TOKEN_REGISTERED_COLUMN"
-        yield Finding("postgres.guard", "warning", text, remedy)
-    elif registered == "timestamp with time zone":
-        yield Finding("postgres.guard", "ok", f"{table}.{column}, {registered}")
-    elif registered is not None:
-        level: Level = "problem"
-        text = f"{table}.{column} is {registered} and cannot be compared with the time of a send"
-        if registered in ("timestamp without time zone", "date"):
-            level = "warning"
-            text = f"{table}.{column} is {registered}, taken in the session's time zone"
-        yield Finding("postgres.guard", level, text, f"make {column} timestamptz")
-    if indexed:
-        yield Finding("postgres.token_index", "ok", f"{table}.{settings.token_column}")
-    else:
-        statement = f"create index on {table} ({settings.token_column})"
-        text = f"{table}.{settings.token_column} has no index: every prune reads the whole table"
-        yield Finding("postgres.token_index", "warning", text, f"run `{statement}`")

@@ -4,14 +4,15 @@ Looked up in the catalogs, because trying does not tell: under row level securit
 removes no row and says nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
 import psycopg
 
 from .. import NAME
-from .settings import Settings
+from .token_shape import columns
+from .tokens import TokenTable
 
 _LOG = ("public", "follow_up_notification_log")
 _LOG_COLUMNS = (
@@ -33,9 +34,10 @@ with wanted as (
   select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[])
            with ordinality as wanted (schema, relation, command, attribute, position)
 )
-select coalesce(wanted.schema || '.', '') || wanted.relation as table_name, command, attribute,
+select coalesce(quote_ident(wanted.schema) || '.', '') || quote_ident(wanted.relation) as table_name, command,
+       quote_ident(attribute) as attribute,
        class.oid is not null as table_there,
-       attribute is null or attnum is not null as column_there,
+       wanted.attribute is null or attnum is not null as column_there,
        bool_or(reachable) as reachable,
        bool_or(reachable and allowed and unhindered) filter (where role.self) as able,
        bool_or(allowed) as granted,
@@ -46,10 +48,9 @@ select coalesce(wanted.schema || '.', '') || wanted.relation as table_name, comm
  ) as role
   left join pg_class as class
     on relname = wanted.relation and relkind in ('r', 'p', 'v', 'f')
-   and case when wanted.schema is null then pg_table_is_visible(class.oid)
-            else relnamespace = (select oid from pg_namespace where nspname = wanted.schema) end
+   and relnamespace = (select oid from pg_namespace where nspname = wanted.schema)
   left join pg_attribute
-    on attrelid = class.oid and attname = attribute and attnum > 0 and not attisdropped
+    on attrelid = class.oid and attname = wanted.attribute and attnum > 0 and not attisdropped
  cross join lateral (
    select has_schema_privilege(role.oid, relnamespace, 'usage') as reachable,
           case when attribute is null then has_table_privilege(role.oid, class.oid, command)
@@ -65,7 +66,8 @@ select coalesce(wanted.schema || '.', '') || wanted.relation as table_name, comm
                       pg_get_expr(polqual, polrelid)) as condition
     ) as expression
     where polrelid = class.oid
-      and polcmd in ('*', case command when 'insert' then 'a' when 'select' then 'r' else 'd' end)
+      and polcmd in ('*', case command when 'insert' then 'a' when 'select' then 'r'
+                                       when 'update' then 'w' else 'd' end)
       and exists (select from unnest(polroles) as target
                    where target = 0 or pg_has_role(role.oid, target, 'usage'))
  ) as policy
@@ -96,27 +98,44 @@ class _Need(NamedTuple):
     unhindered: bool
 
 
-def missing_privileges(connection: psycopg.Connection, settings: Settings) -> list[str]:
-    """Say what keeps the connection's role from recording outcomes and pruning tokens; empty: nothing."""
-    columns = [settings.token_column, settings.token_registered_column]
-    tokens = (None, *settings.token_table)[-2:]
+def missing_privileges(connection: psycopg.Connection, tables: Iterable[TokenTable]) -> list[str]:
+    """Say what keeps the connection's role from recording outcomes and pruning tokens; empty: nothing.
+
+    `tables`: the token tables, each with the schema in which it was found.
+    """
     wanted = [
         *((*_LOG, "insert", column) for column in _LOG_COLUMNS),
         *((*_LOG, "select", column) for column in ("idempotency_key", "status")),
-        *((*tokens, "select", column) for column in columns if column),
-        (*tokens, "delete", None),
+        *dict.fromkeys(need for table in tables for need in _of_tokens(table)),
     ]
     arrays = [list(values) for values in zip(*wanted, strict=True)]
     needs = [_Need(*row) for row in connection.execute(_QUERY, arrays)]
     if all(need.able for need in needs):
         return []
-    role, worker_there, member, inherits = connection.execute(_ROLES).fetchone() or ("", False, False, False)
-    problems = []
-    if worker_there and not inherits:
-        problems.append(_membership(role, member))
+    problems = [problem for group in _by_table(needs) for problem in _structure(group)]
+    # What is not there cannot be allowed either: that says nothing of the role.
+    there = [need for need in needs if need.table_there and need.column_there]
+    if not all(need.able for need in there):
+        role, worker_there, member, inherits = connection.execute(_ROLES).fetchone() or ("", *[False] * 3)
+        if worker_there and not inherits:
+            problems.append(_membership(role, member))
+        role = "notiflog_worker" if worker_there else role
+        problems += [problem for group in _by_table(there) for problem in _privileges(group, role)]
+    return list(dict.fromkeys(problems))
+
+
+def _by_table(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
     for _, group in groupby(needs, key=lambda need: need.table):
-        problems += _problems(list(group), "notiflog_worker" if worker_there else role)
-    return problems
+        yield list(group)
+
+
+def _of_tokens(table: TokenTable) -> Iterator[tuple[str | None, str, str, str | None]]:
+    """What pruning a token table takes, as (schema, table, command, column)."""
+    schema = table.table[0] if len(table.table) == 2 else None  # None: it was not found anywhere
+    for column in columns(table):
+        yield schema, table.table[-1], "select", column
+    act = ("update", table.mark.column) if table.mark else ("delete", None)
+    yield schema, table.table[-1], *act
 
 
 def _membership(role: str, member: bool) -> str:
@@ -128,8 +147,8 @@ def _membership(role: str, member: bool) -> str:
     return f"role {role} is not a member of notiflog_worker: run `grant notiflog_worker to {role}`"
 
 
-def _problems(needs: list[_Need], role: str) -> Iterator[str]:
-    """What is wrong with one table, the needs of which these are."""
+def _structure(needs: list[_Need]) -> Iterator[str]:
+    """What is not there of one table, the needs of which these are."""
     table = needs[0].table
     log = table == ".".join(_LOG)
     if not needs[0].table_there:
@@ -140,26 +159,26 @@ def _problems(needs: list[_Need], role: str) -> Iterator[str]:
             else "create it, or name yours in NOTIFLOG_TOKEN_TABLE"
         )
         yield f"table {table} does not exist: {remedy}"
-        return
-    absent = [need.column for need in needs if need.column and not need.column_there]
-    if absent:
-        remedy = (
-            "compare it with migrations/"
-            if log
-            else ("check NOTIFLOG_TOKEN_COLUMN and NOTIFLOG_TOKEN_REGISTERED_COLUMN")
-        )
-        yield f"table {table} has no column {', '.join(map(str, dict.fromkeys(absent)))}: {remedy}"
+    elif absent := dict.fromkeys(need.column for need in needs if not need.column_there):
+        settings = "NOTIFLOG_TOKEN_COLUMN, NOTIFLOG_TOKEN_REGISTERED_COLUMN and NOTIFLOG_TOKEN_PRUNE"
+        remedy = "compare it with migrations/" if log else f"check {settings}"
+        yield f"table {table} has no column {', '.join(map(str, absent))}: {remedy}"
+
+
+def _privileges(needs: list[_Need], role: str) -> Iterator[str]:
+    """What a role may not do with one table, the needs of which these are."""
+    table = needs[0].table
     if not needs[0].reachable:
         schema = table.rpartition(".")[0]
         yield f"schema {schema} is closed to {role}: run `grant usage on schema {schema} to {role}`"
     for command, group in groupby(needs, key=lambda need: need.command):
-        mine = [need for need in group if need.column_there]
+        mine = list(group)
         denied = [need.column for need in mine if not need.granted]
         if denied:
             columns = f" ({', '.join(map(str, denied))})" if denied[0] else ""
             statement = f"grant {command}{columns} on {table} to {role}"
             yield f"{role} may not {command} on {table}: run `{statement}`"
-        if mine and not mine[0].unhindered:
+        if not mine[0].unhindered:
             condition = "with check (true)" if command == "insert" else "using (true)"
             statement = (
                 f"create policy notiflog_worker_{command} on {table} for {command} to {role} {condition}"

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from redis import ConnectionPool
 
 from . import tls
+from .tokens import CHANNELS, TokenTable, read_token_tables
 
 
 class ConfigError(Exception):
@@ -23,21 +24,12 @@ class Settings:
 
     #: libpq URL or key=value string. Never shown: it holds the password.
     database_url: str = field(repr=False)
-    #: The app's device-token table, as (schema, table) or (table,).
-    token_table: tuple[str, ...] = ("public", "device_tokens")
-    #: The column holding the FCM registration token or APNs device token.
-    token_column: str = "token"  # noqa: S105 - a column's name
-    #: When the device last registered that token; None: the table does not know, and no guard is possible.
-    token_registered_column: str | None = "updated_at"  # noqa: S105 - a column's name
+    #: The app's device-token table of each channel.
+    tokens: Mapping[str, TokenTable] = field(default_factory=lambda: dict.fromkeys(CHANNELS, TokenTable()))
     #: How many connections a draining worker writes over: while one turn is judged, another's statements run
     #: and a third is committed. More gains nothing.
     connections: int = 3
 
-
-# Stricter than PostgreSQL: a name that needs quoting here is far more likely a mistake (or an attack,
-# NUL cuts a quoted name short) than a table.
-_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_NAME_RULE = "lower-case letters, digits and underscores, at most 63"
 
 _CONNECTIONS = re.compile(r"[1-8]")
 
@@ -79,18 +71,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         if gap:
             problems.append(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}")
 
-    table = tuple(environ.get("NOTIFLOG_TOKEN_TABLE", "public.device_tokens").split("."))
-    if len(table) > 2 or not all(_NAME.fullmatch(part) for part in table):
-        problems.append(f"NOTIFLOG_TOKEN_TABLE must be table or schema.table, each {_NAME_RULE}")
-    column = environ.get("NOTIFLOG_TOKEN_COLUMN", "token")
-    if not _NAME.fullmatch(column):
-        problems.append(f"NOTIFLOG_TOKEN_COLUMN must be a column name: {_NAME_RULE}")
-    registered = environ.get("NOTIFLOG_TOKEN_REGISTERED_COLUMN", "updated_at")
-    if registered and not _NAME.fullmatch(registered):
-        problems.append(
-            f"NOTIFLOG_TOKEN_REGISTERED_COLUMN must be a column name ({_NAME_RULE}) "
-            "or empty when the table has none"
-        )
+    tokens = read_token_tables(environ, problems)
     connections = environ.get("NOTIFLOG_CONNECTIONS") or "3"
     if not _CONNECTIONS.fullmatch(connections):
         problems.append("NOTIFLOG_CONNECTIONS must be a number from 1 to 8 (connections to PostgreSQL)")
@@ -99,9 +80,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         raise ConfigError("\n".join(problems))
     return Settings(
         database_url=database_url,
-        token_table=table,
-        token_column=column,
-        token_registered_column=registered or None,
+        tokens=tokens,
         connections=int(connections),
     )
 

@@ -17,15 +17,28 @@ import psycopg
 from redis import Redis, RedisError
 
 from .. import logs
-from ..record import brake, store
+from ..record import brake
+from ..record.tokens import Tokens
 from ..servers import postgres
 from ..servers.redis import impatient
-from ..servers.settings import ConfigError, Settings, read_settings
+from ..servers.settings import ConfigError, read_settings
 from .dryrun import NoProject
 from .passes import AGES, RATE, Busy, NoVerdict, State, alone, finish, load, pages, save
 
 # The report, in the order of questions: how many of each kind, what FCM says, what became of the dead.
-_COUNTS = ("tokens", "fcm", "apns", "unknown", "alive", "dead", "no_verdict", "pruned", "kept", "withheld")
+_COUNTS = (
+    "tokens",
+    "fcm",
+    "apns",
+    "unknown",
+    "alive",
+    "dead",
+    "no_verdict",
+    "pruned",
+    "kept",
+    "withheld",
+    "refused",
+)
 
 # Seconds between two lines of progress.
 _EVERY = 5.0
@@ -57,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             alone(redis) as lock,
             closing(postgres.connect(settings.database_url)) as connection,
         ):
-            return _run(connection, settings, redis, lock, options)
+            return _run(connection, Tokens(settings), redis, lock, options)
     except Busy:
         return _complain("another sweep is under way: try again in a while")
     except NoProject as problem:
@@ -74,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(
     connection: psycopg.Connection,
-    settings: Settings,
+    tokens: Tokens,
     redis: Redis,
     lock: Any,
     options: argparse.Namespace,
@@ -85,12 +98,12 @@ def _run(
         state = State()
     with (
         closing(impatient(redis)) as brakes,
-        _progress(store.count_tokens(connection, settings)) as show,
+        _progress(tokens.count(connection, "fcm")) as show,
     ):
         done = state
         for done in pages(
             connection,
-            settings,
+            tokens,
             state,
             redis=None if options.without_brake else brakes,
             prune=not options.dry_run,

@@ -27,9 +27,10 @@ from .. import logs
 from ..events import Channel
 from ..judge.classify import StaleToken, Verdict
 from ..judge.rules import TRANSIENT
-from ..record import brake, store
+from ..record import brake
+from ..record.prune import Token
+from ..record.tokens import Tokens
 from ..servers.redis import impatient
-from ..servers.settings import Settings
 from .dryrun import check, is_alive, kind
 
 #: FCM checks a second: 1 % of the quota that the app's own pushes share.
@@ -72,7 +73,7 @@ class State(NamedTuple):
 
 def pages(
     connection: psycopg.Connection,
-    settings: Settings,
+    tokens: Tokens,
     state: State,
     *,
     redis: Redis | None,
@@ -84,21 +85,21 @@ def pages(
     `redis`: where the brake counts; None: without it. `prune`: False only counts. `rate`: checks a second.
     Raises psycopg.Error, NoProject and NoVerdict, all of them with the page not done.
     """
-    while page := store.tokens_after(connection, settings, state.after, PAGE):
+    while page := tokens.after(connection, "fcm", state.after, PAGE):
         started = time.monotonic()
-        tokens = [row.token for row in page if kind(row.token) == "fcm"]
-        verdicts = check(tokens)
+        checked = [row.token for row in page if kind(row.token) == "fcm"]
+        verdicts = check(checked)
         if 2 * sum(verdict.evidence is TRANSIENT for verdict in verdicts) > len(verdicts):
             reasons = Counter(verdict.reason for verdict in verdicts)
             raise NoVerdict(", ".join(f"{reason}: {n}" for reason, n in reasons.most_common()))
         counts = state.counts + _census(page) + _judged(verdicts)
         notices = [
             StaleToken(token, page[0].read_at, verdict.reason, "fcm")
-            for token, verdict in zip(tokens, verdicts, strict=True)
+            for token, verdict in zip(checked, verdicts, strict=True)
             if verdict.prunes
         ]
-        counts += _prune(connection, settings, redis, notices, verdicts) if prune else Counter()
-        for token, verdict in zip(tokens, verdicts, strict=True):
+        counts += _prune(connection, tokens, redis, notices, verdicts) if prune else Counter()
+        for token, verdict in zip(checked, verdicts, strict=True):
             if verdict.prunes:
                 logs.info(
                     "token_dead",
@@ -108,10 +109,10 @@ def pages(
                 )
         state = State(page[-1].token, counts)
         yield state
-        time.sleep(max(0.0, len(tokens) / rate - (time.monotonic() - started)))
+        time.sleep(max(0.0, len(checked) / rate - (time.monotonic() - started)))
 
 
-def go_on(connection: psycopg.Connection, settings: Settings, redis: Redis) -> Counter[str]:
+def go_on(connection: psycopg.Connection, tokens: Tokens, redis: Redis) -> Counter[str]:
     """The periodic job: some seconds of the pass that is under way, or due; returns its counts so far."""
     deadline = time.monotonic() + JOB_SECONDS
     with suppress(Busy), alone(redis), closing(impatient(redis)) as brakes:
@@ -122,7 +123,7 @@ def go_on(connection: psycopg.Connection, settings: Settings, redis: Redis) -> C
             state = State()
         done = state
         try:
-            for done in pages(connection, settings, state, redis=brakes):
+            for done in pages(connection, tokens, state, redis=brakes):
                 save(redis, done)
                 if time.monotonic() > deadline:
                     return done.counts
@@ -172,7 +173,7 @@ def _now(redis: Redis) -> float:
     return float(seconds)
 
 
-def _census(page: Sequence[store.Token]) -> Counter[str]:
+def _census(page: Sequence[Token]) -> Counter[str]:
     counts = Counter({"tokens": len(page)})
     for row in page:
         counts[kind(row.token)] += 1
@@ -195,7 +196,7 @@ def _judged(verdicts: Sequence[Verdict]) -> Counter[str]:
 
 def _prune(
     connection: psycopg.Connection,
-    settings: Settings,
+    tokens: Tokens,
     redis: Redis | None,
     notices: Sequence[StaleToken],
     verdicts: Sequence[Verdict],
@@ -206,5 +207,5 @@ def _prune(
         return Counter({"withheld": len(notices)})
     if not notices:
         return Counter()
-    pruned, kept = store.prune(connection, settings, notices)
-    return Counter({"pruned": len(pruned), "kept": len(kept)})
+    done = tokens.prune_apart(connection, notices)
+    return Counter({"pruned": len(done.pruned), "kept": len(done.kept), "refused": len(done.refused)})

@@ -1,0 +1,86 @@
+"""From judged jobs to rows: decide what may be pruned, write, account; and wait while PostgreSQL is away."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+from redis import Redis
+
+from .. import logs
+from ..events import Channel
+from ..judge.batch import Batch
+from ..judge.classify import Failure, Outcome, stale_tokens
+from ..servers import postgres
+from . import brake, store
+from .account import Report, account, total
+from .tokens import Tokens
+
+
+def record_patiently(
+    connect: Callable[[], AbstractContextManager[psycopg.Connection]],
+    tokens: Tokens,
+    batches: Sequence[Batch],
+    redis: Redis | None,
+    pauses: Iterable[float],
+) -> list[Report] | None:
+    """Write some jobs' outcomes as soon as PostgreSQL can; None: it could not as long as `pauses` went on.
+
+    `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
+    `brake.held`. `pauses`: goes on after waiting, having said for how many seconds it will.
+    Raises DatabaseFault for a fault that will not pass by itself.
+    """
+    held = brake.held(redis, *brake.tally(outcomes(batches)))  # before the loop: a turn counts once
+    for pause in pauses:
+        try:
+            with connect() as connection:
+                return record(connection, tokens, batches, held)
+        except psycopg.Error as error:
+            if not postgres.is_transient(error):
+                raise postgres.DatabaseFault(postgres.explain(error)) from None
+            logs.warning("database_unavailable", problem=postgres.explain(error), retry_in=pause)
+    return None
+
+
+def record(
+    connection: psycopg.Connection,
+    tokens: Tokens,
+    batches: Sequence[Batch],
+    held: Collection[Channel] = (),
+) -> list[Report]:
+    """Write some jobs' outcomes, and log one summary of them all.
+
+    `tokens`: this process's token tables. `held`: channels whose death notices prune nothing, see `brake`.
+    Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
+    confirmation was lost.
+    """
+    started = time.perf_counter()
+    judged = outcomes(batches)
+    notices = stale_tokens(judged)
+    stale = [notice for notice in notices if notice.channel not in held] if held else notices
+    withheld = frozenset(notice.token for notice in notices if notice.channel in held)
+    recorded = store.write(connection, tokens, [outcome for outcome in judged if outcome.final], stale)
+    reports = account(batches, recorded, withheld)
+
+    if unguarded := tokens.unguarded(stale):
+        logs.warning("guard_off", stale=unguarded)
+    logs.info_each("send_failed", [_fields(failure) for outcome in judged for failure in outcome.failures])
+    ms = round((time.perf_counter() - started) * 1000, 1)
+    logs.info("outcomes_recorded", jobs=len(batches), **total(reports), ms=ms)
+    return reports
+
+
+def outcomes(batches: Iterable[Batch]) -> list[Outcome]:
+    """The outcomes of some jobs, in order."""
+    return [outcome for batch in batches for _, outcome in batch.outcomes]
+
+
+def _fields(failure: Failure) -> dict[str, Any]:
+    return {
+        "channel": failure.channel,
+        "http_status": failure.http_status,
+        "reason": failure.verdict.reason,
+        "evidence": failure.verdict.evidence,
+        "token": logs.token_hash(failure.token),
+    }
