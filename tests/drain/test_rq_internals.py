@@ -25,7 +25,7 @@ TESTED = "3.0."
 
 def test_the_version_is_the_one_all_this_was_tested_with() -> None:
     assert rq.__version__.startswith(TESTED), (
-        f"RQ is {rq.__version__}, but drain.py, claims.py, trust.py and lua/ were tested with {TESTED}x: "
+        f"RQ is {rq.__version__}, but drain/ and its scripts were tested with {TESTED}x: "
         "read what changed in rq/worker/base.py and rq/job.py, run these tests, then raise TESTED"
     )
 

@@ -360,7 +360,7 @@ def test_a_draining_worker_that_is_told_to_stop_does_so_and_gives_its_jobs_back(
     (site,) = sites("draining")
     jobs = site.enqueue(mortal_app)
     with locked(Place(mortal_postgres, mortal_database)):
-        worker = site.start(TEST_PATIENCE="3")
+        worker = site.start(TEST_LAST_WRITES="3")
         until(lambda: writers(mortal_postgres, mortal_database) == 1)
         if state == "crashed":
             mortal_postgres.crash()

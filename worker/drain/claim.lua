@@ -24,7 +24,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('ZADD', leases, now + ARGV[9], holder)
 
 local claimed, quarantined, scores, members = {}, {}, {}, {}
-local taken, bytes, ordinary, alone = 0, 0, false, false
+local taken, bytes, ordinary, full = 0, 0, false, false
 local ttl = tonumber(ARGV[10]) + 60
 for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   local key = prefix .. ':job:' .. id
@@ -42,8 +42,8 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     end
     -- A job that was taken over may be what killed its worker. Either makes a turn of its own.
     local single = rare or fields[3]
-    if alone or #claimed > 0 and (single or bytes + size > most_bytes) then break end
-    alone, ordinary = single, rare
+    if full or #claimed > 0 and (single or bytes + size > most_bytes) then break end
+    full, ordinary = single, rare
     bytes = bytes + size
 
     local execution = holder .. '-' .. turn .. '-' .. #claimed

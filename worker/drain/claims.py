@@ -6,7 +6,7 @@ registry under some worker's name, or finished.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,8 @@ from rq.utils import now, utcformat
 
 from .. import logs
 from ..queue.keys import LARGEST_DATA, MOST_RECOVERIES, leases_key, quarantine_key
+from ..servers.postgres import STATEMENT_TIMEOUT
+from .claimed import Claimed, Done, Member, Returned, Turn
 
 T = TypeVar("T")
 
@@ -37,49 +39,8 @@ class Timing(NamedTuple):
     look_around: float = 5.0
     #: Redis away for longer ends the worker.
     redis_patience: float = 60.0
-
-
-class Claimed(NamedTuple):
-    """One job of a turn."""
-
-    job_id: str
-    execution_id: str
-    #: The call, as RQ stores it.
-    data: bytes
-    #: Seconds to keep the result, as stored; None or empty: the job does not say.
-    result_ttl: bytes | None
-    #: Taken over from a worker that died, maybe of it.
-    recovered: bool
-
-    @property
-    def member(self) -> str:
-        """The job's entry in the started registry."""
-        return f"{self.job_id}:{self.execution_id}"
-
-
-class Turn(NamedTuple):
-    """What a claim brought."""
-
-    jobs: list[Claimed]
-    #: How many jobs left the queue: also those that were gone or set aside.
-    taken: int
-    #: Its one job needs RQ's ordinary path.
-    ordinary: bool
-
-    @property
-    def suspect(self) -> bool:
-        """Its one job may be what killed its worker."""
-        return any(job.recovered for job in self.jobs)
-
-
-class Done(NamedTuple):
-    """One committed job, to be finished."""
-
-    job: Claimed
-    #: Seconds to keep the result; 0 not at all, -1 for ever.
-    result_ttl: int
-    #: Serialized and encoded as RQ does.
-    result: str
+    #: A worker that is to stop waits so long for what is being written.
+    last_writes: float = STATEMENT_TIMEOUT
 
 
 class Claims:
@@ -152,22 +113,22 @@ class Claims:
         """Whether a job is still this worker's: it may have stalled, and another taken the job over."""
         return self.patiently(lambda: self._redis.zscore(self._started, job.member)) is not None
 
-    def release(self, members: Sequence[str]) -> int:
+    def release(self, members: Sequence[Member]) -> int:
         """Put this worker's own jobs back to the front of the queue; returns how many."""
-        return self._give_back(self._queue.key, "queued", 0, members)[0]
+        return self._give_back(self._queue.key, "queued", 0, members).queued
 
     def quarantine(self, job: Claimed) -> None:
         """Set one of this worker's jobs aside, its hash untouched."""
         self._give_back(self._quarantine, "", 0, [job.member])
 
-    def beat(self, members: Sequence[str]) -> None:
+    def beat(self, members: Sequence[Member]) -> None:
         """Say that this worker is alive, and that it still has these jobs."""
         keys = (self._started, self._worker.key, self._worker.executions_key, self._leases)
         arguments = (self._holder, self.timing.lease, self._worker.worker_ttl, utcformat(now()), *members)
         self.patiently(lambda: self._beat(keys, arguments))
 
     @contextmanager
-    def kept(self, members: Sequence[str]) -> Iterator[None]:
+    def kept(self, members: Sequence[Member]) -> Iterator[None]:
         """Keep saying so while the block runs."""
         done = threading.Event()
 
@@ -184,34 +145,29 @@ class Claims:
             done.set()
             keeper.join()
 
-    def recover(self, members: Iterable[str]) -> tuple[int, int]:
-        """Take back the jobs of draining workers that went silent, and own ones that are not in `members`.
+    def recover(self, held: Collection[Member]) -> Returned:
+        """Take back the jobs of draining workers that went silent, and own ones that are not in `held`.
 
-        The latter were claimed by a call whose answer was lost. Returns (back in the queue, given up).
+        The latter were claimed by a call whose answer was lost.
         """
+        started, alive = self.patiently(self._started_and_alive)
+        known = set(held)
+        others = {None, self._holder, *alive}
+        own = [member for member in started if member.holder == self._holder and member not in known]
+        silent = [member for member in started if member.holder not in others]
+        back = self._give_back(self._queue.key, "queued", 0, own)
+        taken_over = self._give_back(self._queue.key, "queued", MOST_RECOVERIES, silent)
+        return Returned(back.queued + taken_over.queued, taken_over.given_up)
 
-        def look() -> tuple[list[bytes], list[bytes]]:
-            seconds = self._redis.time()[0]
-            with self._redis.pipeline() as pipeline:
-                pipeline.zrangebyscore(self._started, 1, "+inf")  # lower: given up, for RQ's maintenance
-                pipeline.zremrangebyscore(self._leases, "-inf", seconds)
-                pipeline.zrange(self._leases, 0, -1)
-                started, _, alive = pipeline.execute()
-            return started, alive
-
-        started, alive = self.patiently(look)
-        holders = {holder.decode() for holder in alive} - {self._holder}
-        own: list[str] = []
-        silent: list[str] = []
-        known = set(members)
-        for member in (raw.decode(errors="replace") for raw in started):
-            holder, dash, _ = member.rpartition(":")[2].partition("-")
-            if not dash or len(holder) != len(self._holder) or holder in holders or member in known:
-                continue  # a stock worker's, a living worker's, or in flight here
-            (own if holder == self._holder else silent).append(member)
-        back, _ = self._give_back(self._queue.key, "queued", 0, own)
-        more, given_up = self._give_back(self._queue.key, "queued", MOST_RECOVERIES, silent)
-        return back + more, given_up
+    def _started_and_alive(self) -> tuple[list[Member], set[str]]:
+        """The members of the started registry, and the holders of leases that have not ended."""
+        seconds = self._redis.time()[0]
+        with self._redis.pipeline() as pipeline:
+            pipeline.zrangebyscore(self._started, 1, "+inf")  # lower: given up, for RQ's maintenance
+            pipeline.zremrangebyscore(self._leases, "-inf", seconds)
+            pipeline.zrange(self._leases, 0, -1)
+            started, _, alive = pipeline.execute()
+        return [Member(raw) for raw in started], {holder.decode(errors="replace") for holder in alive}
 
     def leave(self) -> None:
         """Say that this worker ends, with nothing left to take over."""
@@ -227,12 +183,11 @@ class Claims:
         except redis.OutOfMemoryError:  # a full Redis refuses even that
             time.sleep(min(seconds, 1))
 
-    def _give_back(self, destination: str, status: str, most: int, members: Sequence[str]) -> tuple[int, int]:
+    def _give_back(self, destination: str, status: str, most: int, members: Sequence[Member]) -> Returned:
         if not members:
-            return 0, 0
+            return Returned(0, 0)
         arguments = (RQ_KEY_PREFIX, status, most, *members)
-        released, given_up = self.patiently(lambda: self._release((destination, self._started), arguments))
-        return released, given_up
+        return Returned(*self.patiently(lambda: self._release((destination, self._started), arguments)))
 
     def patiently(self, call: Callable[[], T]) -> T:
         """Call until Redis answers. Ends the worker (SystemExit) when it stays away."""

@@ -1,6 +1,5 @@
-"""Claimed jobs for RQ's own code: those that fail, that others wait for, or that need its ordinary path."""
+"""RQ's own path for claimed jobs: those that fail, that others wait for, or that need all that RQ does."""
 
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
@@ -12,8 +11,8 @@ from rq.utils import now
 from .. import logs
 from ..queue.repair import forget_killed_executions
 from ..record.account import Report
-from .claims import Claimed, Claims
-from .strict import CarefulWorker
+from .claimed import Claimed
+from .claims import Claims
 from .trusted import why_unreadable
 
 # Nothing else can be done with a job for RQ's own code then, and whoever takes it next would end of it.
@@ -21,81 +20,81 @@ _FULL = "Redis is full: replay it when it has memory left"
 
 
 class Ordinary(NamedTuple):
-    """A claimed job for RQ's ordinary path."""
+    """A claimed job, ready for RQ's ordinary path."""
 
     claimed: Claimed
     job: Job
     execution: Execution
 
 
-class HandingWorker(CarefulWorker):
-    """RQ worker that hands single claimed jobs to RQ's code. What RQ needs of Redis then, it waits for."""
+class OrdinaryPath:
+    """Hands single claimed jobs of one worker to RQ's code; what that cannot read is set aside."""
 
-    _claims: Claims
+    def __init__(self, worker: Any, claims: Claims) -> None:
+        self._worker = worker
+        self._claims = claims
 
-    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """Say that this worker lives, once Redis is there, and unless it is too full for that."""
-        with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(lambda: super(HandingWorker, self).heartbeat(*args, **kwargs))
-
-    def set_state(self, *args: Any, **kwargs: Any) -> None:
-        """Say what this worker does, once Redis is there, and unless it is too full for that."""
-        with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(lambda: super(HandingWorker, self).set_state(*args, **kwargs))
-
-    def _job(self, claimed: Claimed) -> tuple[Job, Execution] | None:
-        """The job for RQ's code; None if that cannot read it, or if it is no longer this worker's."""
-        if not self._claims.holds(claimed):
+    def prepare(self, claimed: Claimed) -> Ordinary | None:
+        """Make a job ready for `run`; None if that cannot be, and it is not this worker's any more."""
+        if not (ordinary := self._fetch(claimed)):
             return None
+        _, job, execution = ordinary
+        ttl = self._worker.get_heartbeat_ttl(job)
         try:
-            job = self.job_class.fetch(claimed.job_id, connection=self.connection, serializer=self.serializer)
-        except NoSuchJobError:
-            self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
-            return None
-        except Exception as error:
-            self._quarantine(claimed, why_unreadable(error))
-            return None
-        forget_killed_executions(job)
-        job.started_at = job.started_at or now()
-        execution = Execution(claimed.execution_id, claimed.job_id, self.connection, self.name)
-        execution.created_at = job.started_at
-        return job, execution
-
-    def _fail(self, claimed: Claimed, error: Exception) -> None:
-        """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
-        if found := self._job(claimed):
-            job, execution = found
-            job.retries_left = 0
-            try:
-                self._finalize_failure(job, self.queues[0], execution, (type(error), error, None))
-            except redis.OutOfMemoryError:
-                self._quarantine(claimed, _FULL)
-
-    def _succeed(self, claimed: Claimed, report: Report) -> None:
-        """Finish one job that others wait for."""
-        if found := self._job(claimed):
-            job, execution = found
-            try:
-                self._finalize_success(job, self.queues[0], execution, report.summary)
-            except redis.OutOfMemoryError:
-                self._quarantine(claimed, _FULL)
-
-    def _prepare(self, claimed: Claimed) -> Ordinary | None:
-        """Make a job ready for RQ's ordinary path; None if that cannot be."""
-        if not (found := self._job(claimed)):
-            return None
-        job, execution = found
-        ttl = self.get_heartbeat_ttl(job)
-        try:
-            with self.connection.pipeline() as pipeline:  # RQ's notes, which claiming left out
+            with self._worker.connection.pipeline() as pipeline:  # RQ's notes, which claiming left out
                 execution.save(ttl, pipeline)
                 job.execution_registry.add(execution, ttl, pipeline)
                 pipeline.execute()
         except redis.OutOfMemoryError:
-            self._quarantine(claimed, _FULL)
+            self.set_aside(claimed, _FULL)
             return None
-        return Ordinary(claimed, job, execution)
+        return ordinary
 
-    def _quarantine(self, claimed: Claimed, problem: str) -> None:
+    def run(self, ordinary: Ordinary) -> None:
+        """Run a job and finish it as RQ does, keeping the worker's lease meanwhile."""
+        with self._claims.kept([ordinary.claimed.member]):
+            self._worker.perform_job(ordinary.job, self._worker.queues[0], ordinary.execution)
+
+    def fail(self, claimed: Claimed, error: Exception) -> None:
+        """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
+        if ordinary := self._fetch(claimed):
+            _, job, execution = ordinary
+            job.retries_left = 0
+            reason = (type(error), error, None)
+            try:
+                self._worker._finalize_failure(job, self._worker.queues[0], execution, reason)
+            except redis.OutOfMemoryError:
+                self.set_aside(claimed, _FULL)
+
+    def succeed(self, claimed: Claimed, report: Report) -> None:
+        """Finish one recorded job that others wait for."""
+        if ordinary := self._fetch(claimed):
+            _, job, execution = ordinary
+            try:
+                self._worker._finalize_success(job, self._worker.queues[0], execution, report.summary)
+            except redis.OutOfMemoryError:
+                self.set_aside(claimed, _FULL)
+
+    def set_aside(self, claimed: Claimed, problem: str) -> None:
+        """Move one job to the quarantine, and say why."""
         self._claims.quarantine(claimed)
         logs.error("job_quarantined", job=claimed.job_id, problem=problem)
+
+    def _fetch(self, claimed: Claimed) -> Ordinary | None:
+        """The job as RQ has it; None if RQ cannot read it, or if it is no longer this worker's."""
+        if not self._claims.holds(claimed):
+            return None
+        worker = self._worker
+        try:
+            job = worker.job_class.fetch(claimed.job_id, worker.connection, worker.serializer)
+        except NoSuchJobError:
+            self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
+            return None
+        except Exception as error:
+            self.set_aside(claimed, why_unreadable(error))
+            return None
+        forget_killed_executions(job)
+        job.started_at = job.started_at or now()
+        execution = Execution(claimed.execution_id, claimed.job_id, worker.connection, worker.name)
+        execution.created_at = job.started_at
+        return Ordinary(claimed, job, execution)

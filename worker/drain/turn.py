@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from ..events import InvalidEvent
 from ..judge.batch import Batch, judge
 from ..queue.fields import unreadable_field
-from ..queue.plain import UntrustedJob, read_call
+from ..queue.plain import SweepCall, UntrustedJob, read_call
 from ..record.account import RejectedEvents, Report
-from .claims import Claimed, Claims, Done
-from .writers import Committers
+from .claimed import Claimed, Done
+from .claims import Claims
+from .writers import Writers
 
 
-class Rest(NamedTuple):
-    """The jobs of a written turn that are not finished yet, for RQ's own code."""
+class Unfinished(NamedTuple):
+    """The jobs of a written turn that are left for RQ's own code."""
 
     failed: list[tuple[Claimed, Exception]]
     #: With what makes them so.
@@ -30,25 +31,26 @@ class Rest(NamedTuple):
 
 def run(
     jobs: Sequence[Claimed],
-    committers: Committers,
+    *,
+    writers: Writers,
     claims: Claims,
     serializer: Any,
     default_result_ttl: int,
-) -> Rest:
+) -> Unfinished:
     """Judge a turn's events, write them, and finish the jobs that are done with that.
 
     `serializer`: RQ's, for results. `default_result_ttl`: seconds, for jobs that do not say.
-    Raises what `Committers.write` raises, with nothing written.
+    Raises what `Writers.write` raises, with nothing written.
     """
     started_at = time.time()
-    rest = Rest([], [], [], [])
-    judged = _judge(jobs, rest)
-    reports = committers.write([batch for _, batch in judged]) if judged else []
+    unfinished = Unfinished([], [], [], [])
+    judged = _judge(jobs, unfinished)
+    reports = writers.write([batch for _, batch in judged]) if judged else []
     done: list[Done] = []
     recorded: dict[str, tuple[Claimed, Report]] = {}
     for (claimed, batch), report in zip(judged, reports, strict=True):
         if report.rejected:
-            rest.failed.append((claimed, RejectedEvents(report.rejected, batch.events)))
+            unfinished.failed.append((claimed, RejectedEvents(report.rejected, batch.events)))
             continue
         ttl = int(claimed.result_ttl or default_result_ttl)
         result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
@@ -56,30 +58,31 @@ def run(
         recorded[claimed.job_id] = claimed, report
     if done:
         awaited = claims.finish(done, started_at, time.time() - started_at)
-        rest.awaited.extend(recorded[job_id] for job_id in awaited)
-    return rest
+        unfinished.awaited.extend(recorded[job_id] for job_id in awaited)
+    return unfinished
 
 
-def _judge(jobs: Sequence[Claimed], rest: Rest) -> list[tuple[Claimed, Batch]]:
+def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claimed, Batch]]:
     judged: list[tuple[Claimed, Batch]] = []
     for claimed in jobs:
         if claimed.result_ttl and (problem := unreadable_field({b"result_ttl": claimed.result_ttl})):
-            rest.unreadable.append((claimed, problem))
+            unfinished.unreadable.append((claimed, problem))
             continue
         try:
-            if arguments := read_call(claimed.data):
-                judged.append((claimed, judge(*arguments)))
+            call = read_call(claimed.data)
+            if isinstance(call, SweepCall):
+                unfinished.ordinary.append(claimed)
             else:
-                rest.ordinary.append(claimed)
+                judged.append((claimed, judge(call.events)))
         except (UntrustedJob, InvalidEvent) as error:
-            rest.failed.append((claimed, error))
+            unfinished.failed.append((claimed, error))
         except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
-            problem = f"the job's data cannot be judged: {fault(error)}"
-            rest.failed.append((claimed, UntrustedJob(problem)))
+            problem = f"the job's data cannot be judged: {where(error)}"
+            unfinished.failed.append((claimed, UntrustedJob(problem)))
     return judged
 
 
-def fault(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """What an unforeseen error is and where it came from, without its text, which may quote data."""
     (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
     return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"

@@ -1,30 +1,35 @@
 """An RQ worker that drains its queue in turns: `RQ_WORKER_CLASS=worker.drain.DrainWorker rq worker notiflog`.
 
 A stock worker forks for every job and asks Redis some 27 things about it. This one claims up to 512 waiting
-jobs at once and hands them to a committer, which judges, writes and finishes them together while the next
-turn is claimed. RQ's own code does everything rare: failures, retries, dependents, suspension, maintenance.
+jobs at once and hands them to a thread, which judges, writes and finishes them together while the next turn
+is claimed. RQ's own code does everything rare: failures, retries, dependents, suspension, maintenance.
 """
 
 import gc
-import math
 import time
-from collections import deque
-from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import redis
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
 from rq.suspension import is_suspended
-from rq.worker import WorkerStatus
+from rq.utils import now
+from rq.worker import SimpleWorker, WorkerStatus
 
 from .. import logs
-from ..queue.plain import UntrustedJob
+from ..logs import sentry
 from ..servers import postgres
 from ..servers.settings import settings
-from .claims import TURN_JOBS, Claimed, Claims, Timing, Turn
-from .ordinary import HandingWorker, Ordinary
-from .turn import Rest, fault, run
-from .writers import Committers, GivenUp
+from . import strict, turn
+from .claimed import Turn
+from .claims import TURN_JOBS, Claims, Timing
+from .in_hand import InHand
+from .ordinary import Ordinary, OrdinaryPath
+from .trusted import TrustedJob, TrustedQueue
+from .writers import Writers
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
 # there are none, costs a third of the worker's time at Python's default threshold of 700.
@@ -34,57 +39,92 @@ _GC_THRESHOLD = 200_000
 _MOMENT = 0.1
 
 
-class _InFlight(NamedTuple):
-    """A turn that is being judged and written."""
+class DrainWorker(SimpleWorker):  # type: ignore[misc]
+    """RQ worker for one queue of `worker.jobs`: no fork, kept connections, many jobs a turn."""
 
-    jobs: list[Claimed]
-    rest: "Future[Rest]"
-
-
-class DrainWorker(HandingWorker):
-    """RQ worker for `worker.jobs.record_outcomes`: no fork, kept connections, many jobs a turn."""
-
+    job_class = TrustedJob
+    queue_class = TrustedQueue
     timing = Timing()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._claimed: list[Claimed] = []  # not in flight yet
-        self._ordinary: list[Claimed] = []  # not in flight any more, for RQ's ordinary path
-        self._in_flight: deque[_InFlight] = deque()
-        self._patience = float(postgres.STATEMENT_TIMEOUT)
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {
+            "job_class": TrustedJob,
+            "queue_class": TrustedQueue,
+            "serializer": strict.plain_serializer(kwargs.get("serializer")),
+            "log_job_description": False,  # it may show arguments, device tokens among them
+        }
+        super().__init__(strict.one_queue(queues), *args, **kwargs)
         self._max_jobs: int | None = None
         self._taken = 0
-        self._looked_around = float("-inf")
+        self._patience = self.timing.last_writes
+        self._ended_well = False
+        self._fault: postgres.DatabaseFault | None = None
 
-    # --- start and stop --------------------------------------------------------------------------------
+    # --- start and stop ------------------------------------------------------------------------------------
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
-        """Work as RQ's worker does. `max_jobs` counts jobs; RQ's loop would count turns."""
+        """Work as RQ's worker does, but end with a non-zero status where RQ's loop only logs an error.
+
+        `max_jobs` counts jobs; RQ's loop would count turns.
+        """
         self._max_jobs = max_jobs
-        return super().work(*args, **kwargs)
+        with strict.reasons_logged():
+            worked = bool(super().work(*args, **kwargs))
+            if not self._ended_well and self._shutdown_requested_date is None:
+                raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
+        return worked
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Get ready, or refuse to start."""
-        self._claims = Claims(self, self.timing)
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        super().bootstrap(*args, **kwargs)
-        self._committers = Committers(self.connection)
+        logs.setup()
+        sentry.setup(wait=False)
+        strict.refuse_to_lose(self.connection)
+        strict.limit_memory()
+        self._compose()
+        try:
+            super().bootstrap(*args, **kwargs)
+        except ValueError:
+            raise SystemExit(
+                f"A worker named {self.name} is at work, or died within the last minutes: give this one "
+                "another name, or none."
+            ) from None
+
+    def _compose(self) -> None:
+        self._claims = Claims(self, self.timing)
+        self._writers = Writers(self.connection)
+        self._path = OrdinaryPath(self, self._claims)
+        run = partial(
+            turn.run,
+            writers=self._writers,
+            claims=self._claims,
+            serializer=self.serializer,
+            default_result_ttl=self.default_result_ttl,
+        )
+        self._hand = InHand(
+            self._claims,
+            self._path,
+            partial(self._writers.submit, run),
+            stopping=self._is_stopping,
+            given_up=self._hasten_maintenance,
+        )
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
-        self._committers.give_up()
+        self._writers.give_up()
+        self._hand.stop_waiting(self._patience)
         try:
             if not self._claims.lost:
-                self._settle(patience=self._patience)
+                self._hand.settle_all()
         finally:
             try:
                 if not self._claims.lost:
-                    self._release()
+                    self._hand.release()
                     self._claims.recover(())  # the answer to a claim may have been lost
                     self._claims.leave()
             finally:
-                self._committers.close()
+                self._writers.close()
                 with suppress(redis.RedisError):  # the worker's entry expires by itself
                     super().teardown()
 
@@ -96,20 +136,18 @@ class DrainWorker(HandingWorker):
             self._patience = 0.0
             raise
 
-    def check_for_suspension(self, burst: bool) -> None:
-        """Finish what is in flight before a suspension."""
-        # RQ's own check writes a heartbeat each time, which a full Redis refuses.
-        if self._claims.patiently(lambda: is_suspended(self.connection)):
-            self._settle()
-            self._release()  # nobody keeps the lease of what waits meanwhile
-            super().check_for_suspension(burst)
+    def set_shutdown_requested_date(self) -> None:
+        """Tell others of the request to stop, if Redis is there: it must not raise inside whatever runs."""
+        with suppress(redis.RedisError):
+            super().set_shutdown_requested_date()
 
-    def run_maintenance_tasks(self) -> None:
-        """Run RQ's maintenance, after taking over what it would fail."""
-        self._look_around()
-        super().run_maintenance_tasks()
+    def _is_stopping(self) -> bool:
+        """Whether somebody asked for a stop; then nobody waits for PostgreSQL any longer."""
+        if self._stop_requested:
+            self._writers.give_up()
+        return bool(self._stop_requested)
 
-    # --- the loop: claim, hand to a committer, conclude ---------------------------------------------------
+    # --- the loop: claim, have it written, conclude --------------------------------------------------------
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -123,150 +161,112 @@ class DrainWorker(HandingWorker):
         while not self._stop_requested:
             # While busy, a signal asks for a stop; otherwise it would raise out of whatever runs.
             self._state = WorkerStatus.BUSY
-            self._look_around()
-            if self._ordinary:
-                if ordinary := self._take_ordinary():
+            self._hand.look_around()
+            if self._hand.ordinary:
+                if ordinary := self._hand.next_ordinary():
                     return ordinary, queue
-                continue
-            most = TURN_JOBS if self._max_jobs is None else self._max_jobs - self._taken
-            if most <= 0:
-                self._settle()  # the last turn may hold a job for RQ's ordinary path
-                if self._ordinary:
-                    continue
+            elif (most := self._may_claim()) > 0:
+                turn = self._claim(most)
+                if turn.jobs and not turn.ordinary:
+                    return turn, queue
+                if not turn.taken and self._is_over(timeout is None, max_idle_time, idle_since):
+                    break
+            elif self._is_empty():
                 break
-            turn = self._claims.claim(most)
-            self._taken += len(turn.jobs)
-            if turn.ordinary:
-                self._ordinary = turn.jobs
-                continue
-            if turn.jobs:
-                self._claimed = turn.jobs
-                return turn, queue
-            if turn.taken:
-                continue
-            if self._in_flight:
-                wait([self._in_flight[0].rest], timeout=_MOMENT)  # jobs may come before it is written
-                self._settle(0)
-                continue
-            if timeout is None:
-                break
-            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
-                break
-            if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()
-            self.set_state(WorkerStatus.IDLE)
-            seconds = self.timing.look_around
-            self._claims.wait(min(seconds, max_idle_time or seconds))
-            self.check_for_suspension(burst=False)
         self._ended_well = True
         return None
 
+    def _may_claim(self) -> int:
+        """How many jobs the next turn may have."""
+        return TURN_JOBS if self._max_jobs is None else self._max_jobs - self._taken
+
+    def _claim(self, most: int) -> Turn:
+        turn = self._hand.claim(most)
+        self._taken += len(turn.jobs)
+        return turn
+
+    def _is_empty(self) -> bool:
+        """Whether all that was taken is done: the last turn may hold a job for RQ's ordinary path."""
+        self._hand.settle_all()
+        return not self._hand.ordinary
+
+    def _is_over(self, burst: bool, max_idle_time: int | None, idle_since: float) -> bool:
+        """Whether an empty queue ends the worker. If not, waits for jobs, or for what is in flight."""
+        if self._hand.in_flight:
+            self._hand.settle_some(_MOMENT)
+            return False
+        if burst or (max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time):
+            return True
+        self._idle(min(self.timing.look_around, max_idle_time or self.timing.look_around))
+        return False
+
+    def _idle(self, seconds: float) -> None:
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()
+        self.set_state(WorkerStatus.IDLE)
+        self._claims.wait(seconds)
+        self.check_for_suspension(burst=False)
+
     def execute_job(self, job: "Turn | Ordinary", queue: Any) -> None:
-        """Start a turn in one of the committers; or run a single job as RQ does."""
+        """Have a turn written; or run a single job as RQ does."""
         if isinstance(job, Ordinary):
-            with self._claims.kept([job.claimed.member]):
-                self.perform_job(job.job, queue, job.execution)
-            self._ordinary.pop(0)
+            self._path.run(job)
+            self._hand.forget_ordinary()
             if self._fault:
                 raise SystemExit(f"Stopped: {self._fault}")
         elif job.suspect:
-            self._settle()  # it shall not take others along
-            self._start(job.jobs)
-            self._settle()
+            self._hand.settle_all()  # it shall not take others along
+            self._hand.start(job.jobs)
+            self._hand.settle_all()
         else:
-            self._start(job.jobs)
-            self._settle(len(self._in_flight) - settings().connections)
+            self._hand.start(job.jobs)
+            self._hand.settle_to(settings().connections)
 
-    def _start(self, jobs: list[Claimed]) -> None:
-        rest = self._committers.submit(
-            run, jobs, self._committers, self._claims, self.serializer, self.default_result_ttl
-        )
-        self._in_flight.append(_InFlight(jobs, rest))
-        self._claimed = []
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log why a job failed; RQ's own line quotes the exception and carries the job's arguments."""
+        logs.error("job_failed", job=job.id, **logs.describe(exc_info[1]))
+        if isinstance(exc_info[1], postgres.DatabaseFault):
+            self._fault = exc_info[1]
+        call_exception_handlers(self._exc_handlers, job, *exc_info)
 
-    def _settle(self, turns: float = math.inf, patience: float | None = None) -> None:
-        """Conclude the oldest `turns` in flight once they are written, and any that already are."""
-        deadline = None if patience is None else time.monotonic() + patience
-        while self._in_flight and (turns > 0 or self._in_flight[0].rest.done()):
-            while not wait([self._in_flight[0].rest], timeout=1).done:
-                if self._stop_requested:
-                    self._committers.give_up()
-                    deadline = deadline or time.monotonic() + self._patience
-                if deadline is not None and time.monotonic() > deadline:
-                    self._release()
-                    return
-                self._look_around()
-            self._conclude(self._in_flight[0])
-            turns -= 1
+    # --- RQ's signs of life, suspension and maintenance ----------------------------------------------------
 
-    def _conclude(self, turn: _InFlight) -> None:
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        """Say that this worker lives, once Redis is there, and unless it is too full for that."""
+        with suppress(redis.OutOfMemoryError):
+            self._claims.patiently(partial(super().heartbeat, *args, **kwargs))
+
+    def set_state(self, *args: Any, **kwargs: Any) -> None:
+        """Say what this worker does, once Redis is there, and unless it is too full for that."""
+        with suppress(redis.OutOfMemoryError):
+            self._claims.patiently(partial(super().set_state, *args, **kwargs))
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait as long as the workers are suspended, with nothing in hand; in burst mode, end."""
+        # RQ's own check writes a heartbeat each time, which a full Redis refuses.
+        if self._claims.patiently(lambda: is_suspended(self.connection)):
+            self._hand.settle_all()
+            self._hand.release()  # nobody keeps the lease of what waits meanwhile
+            try:
+                super().check_for_suspension(burst)
+            except StopRequested:
+                self._ended_well = True
+                raise
+
+    def run_maintenance_tasks(self) -> None:
+        """Run RQ's maintenance, after taking over, or setting aside, what it would fail or fail on."""
+        self._hand.look_around()
+        self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
+        self.queues[0].set_aside_unreadable()
         try:
-            rest = turn.rest.result()
-        except GivenUp:
-            self._release()
-            return
-        except postgres.DatabaseFault as fault:
-            self._release()
-            raise SystemExit(f"Stopped, with all jobs back in the queue: {fault}") from None
-        except redis.RedisError:  # the rows are written: whoever takes the jobs next finishes them
+            super().run_maintenance_tasks()
+        except (redis.RedisError, OSError):
             raise
-        except Exception as error:  # not PostgreSQL's: some value cannot be written, or be accounted for
-            self._single_out(turn, error)
-            return
-        for claimed, failure in rest.failed:
-            self._fail(claimed, failure)
-        for claimed, problem in rest.unreadable:
-            self._quarantine(claimed, problem)
-        for claimed, report in rest.awaited:
-            self._succeed(claimed, report)
-        self._ordinary += rest.ordinary
-        self._in_flight.popleft()
+        except Exception:
+            # Some unreadable job in a registry. Without this the lock would keep everybody from maintenance.
+            self.log.exception("Worker %s: maintenance failed", self.name)
+            self.queues[0].release_maintenance_lock()
+            self.last_cleaned_at = now()
 
-    def _single_out(self, turn: _InFlight, error: Exception) -> None:
-        """Fail the job that cannot be written; of several, find out which."""
-        if len(turn.jobs) > 1:
-            self._in_flight.popleft()
-            for job in turn.jobs:
-                self._start([job])
-        else:
-            self._fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {fault(error)}"))
-            self._in_flight.popleft()
-
-    def _take_ordinary(self) -> Ordinary | None:
-        """The next job that is no record of outcomes, once nothing else is in flight."""
-        self._settle()
-        if not self._ordinary:
-            return None  # given back: the worker is to stop
-        claimed = self._ordinary[0]
-        if ordinary := self._prepare(claimed):
-            return ordinary
-        self._ordinary.pop(0)
-        return None
-
-    # --- what this worker holds -------------------------------------------------------------------------
-
-    def _release(self) -> None:
-        """Give everything that is not finished back to the front of the queue."""
-        members = self._members()
-        self._in_flight.clear()
-        self._claimed, self._ordinary = [], []
-        if released := self._claims.release(members):
-            logs.warning("jobs_released", jobs=released)
-
-    def _look_around(self) -> None:
-        """Every few seconds: say that this worker lives, and take over the jobs of those that do not."""
-        if time.monotonic() - self._looked_around < self.timing.look_around:
-            return
-        members = self._members()
-        self._claims.beat(members)
-        released, given_up = self._claims.recover(members)
-        if released:
-            logs.warning("jobs_taken_over", jobs=released)
-        if given_up:
-            logs.error("jobs_given_up", jobs=given_up)
-            self.last_cleaned_at = None  # maintenance is due: it moves them to the failed registry
-        self._looked_around = time.monotonic()
-
-    def _members(self) -> list[str]:
-        in_flight = (claimed for turn in self._in_flight for claimed in turn.jobs)
-        return [claimed.member for claimed in (*in_flight, *self._claimed, *self._ordinary)]
+    def _hasten_maintenance(self) -> None:
+        self.last_cleaned_at = None  # it moves what was given up to the failed registry

@@ -30,7 +30,7 @@ class GivenUp(Exception):
     """The worker is to stop and PostgreSQL is still away: the turn is not written."""
 
 
-class Committers:
+class Writers:
     """Threads that write turns, each with a kept connection of its own."""
 
     def __init__(self, redis: Redis) -> None:

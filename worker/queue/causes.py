@@ -17,7 +17,6 @@ REASONS: dict[str, str] = {
     "unreadable": "set aside: RQ cannot read these jobs",
     "gone": "expired or deleted, only the id is left",
 }
-_LONGEST_LINE = 300
 
 
 class Cause(NamedTuple):
@@ -33,7 +32,21 @@ class Cause(NamedTuple):
     rejected: tuple[str, ...] = ()
 
 
-# Our exceptions whose texts carry no data, by their place in the package; failed jobs are kept for weeks, so
+# What RQ writes where there was no exception, by how it begins.
+_TEXTS: dict[str, Cause] = {
+    "Moved to FailedJobRegistry, due to Abandoned": Cause(
+        "abandoned", "its worker died, or it came back too often"
+    ),
+    "Work-horse terminated unexpectedly": Cause("abandoned", "the process that ran it died"),
+    "Job was stuck in intermediate queue": Cause("abandoned", "its worker died right after taking it"),
+    "Job stopped by user": Cause("stopped", "somebody stopped it while it ran"),
+}
+# RQ's exceptions, which quote data.
+_FOREIGN: dict[str, Cause] = {
+    "rq.exceptions.DeserializationError": Cause("untrusted", "the job's data cannot be read"),
+    "rq.timeouts.JobTimeoutException": Cause("timeout", "it ran longer than the job's timeout"),
+}
+# Our exceptions, whose texts carry no data, by their place in the package; failed jobs are kept for weeks, so
 # the places of earlier releases stay.
 _OWN: dict[str, str] = {
     "events.InvalidEvent": "untrusted",
@@ -46,52 +59,70 @@ _OWN: dict[str, str] = {
     "config.ConfigError": "configuration",
     "dryrun.NoProject": "configuration",
 }
-# The package as the worker had it: a checkout's, or the installed one.
-_PACKAGE = re.compile(r"(?:worker|notiflog)\.")
-# What RQ writes of its own faults, and without an exception.
-_FOREIGN: dict[str, tuple[str, str]] = {
-    "rq.exceptions.DeserializationError": ("untrusted", "the job's data cannot be read"),
-    "rq.timeouts.JobTimeoutException": ("timeout", "it ran longer than the job's timeout"),
-}
-_RQ: list[tuple[str, str, str]] = [
-    (
-        "Moved to FailedJobRegistry, due to Abandoned",
-        "abandoned",
-        "its worker died, or it came back too often",
-    ),
-    ("Work-horse terminated unexpectedly", "abandoned", "the process that ran it died"),
-    ("Job was stuck in intermediate queue", "abandoned", "its worker died right after taking it"),
-    ("Job stopped by user", "stopped", "somebody stopped it while it ran"),
-]
+_REJECTED_EVENTS = "jobs.RejectedEvents"
+
 _TRACEBACK = "Traceback (most recent call last):\n"
-_TYPE = re.compile(r"(?P<type>[A-Za-z_][\w.]{0,59})(?:: (?P<message>.*))?", re.ASCII)
+_EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]{0,59})(?:: (?P<message>.*))?", re.ASCII)
+# Our package as the worker had it: a checkout's, or the installed one.
+_PACKAGE = re.compile(r"(?:worker|notiflog)\.")
 _REJECTED = re.compile(r"(?P<rejected>\d{1,9}) of (?P<events>\d{1,9}) events rejected, .*")
 _LINE = re.compile(r"\[\d{1,9}\] \$|and \d{1,9} more: ")
+_LONGEST_LINE = 300
+
+
+class _Raised(NamedTuple):
+    """An exception, as the text of a traceback tells it."""
+
+    name: str
+    message: str
+    #: The message's other lines.
+    more: list[str]
+
+    @property
+    def own_name(self) -> str | None:
+        """Its place in our package; None: it is not ours."""
+        return _PACKAGE.sub("", self.name, count=1) if _PACKAGE.match(self.name) else None
 
 
 def cause(error: str) -> Cause:
     """Why a job failed, told from the text that RQ stored: a traceback, or only its last part."""
-    for words, reason, why in _RQ:
+    for words, told in _TEXTS.items():
         if error.startswith(words):
-            return Cause(reason, why)
-    # The exception stands behind the last stack's lines, which are indented.
-    lines = error.rpartition(_TRACEBACK)[2].splitlines()
-    told = next((at for at, line in enumerate(lines) if line and line[0] != " "), len(lines))
-    if told == len(lines) or not (exception := _TYPE.fullmatch(lines[told])):
-        return Cause("other", "nobody wrote down why" if not error else "ended by an unknown error")
-    name, message = exception["type"], plain(exception["message"] or "")
-    own = _PACKAGE.sub("", name, count=1) if _PACKAGE.match(name) else ""
-    if own == "jobs.RejectedEvents" and (head := _REJECTED.fullmatch(message)):
-        rejected = tuple(plain(line) for line in lines[told + 1 :] if _LINE.match(line))
-        why = f"{head['rejected']} of {head['events']} events rejected, all others are recorded"
-        return Cause("rejected", why, int(head["events"]), rejected)
-    if own in _OWN:
-        return Cause(_OWN[own], message)
-    if name in _FOREIGN:
-        return Cause(*_FOREIGN[name])
-    return Cause("other", f"{name} (its text is not shown: it might quote data)")
+            return told
+    if raised := _raised(error):
+        return _rejected(raised) or _own(raised) or _foreign(raised)
+    return Cause("other", "ended by an unknown error" if error else "nobody wrote down why")
 
 
 def plain(text: str) -> str:
     """A line for a terminal: bounded, and nothing in it that would steer one."""
     return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST_LINE])
+
+
+def _raised(error: str) -> _Raised | None:
+    """The last exception of a traceback: it stands behind the last stack's lines, which are indented."""
+    lines = error.rpartition(_TRACEBACK)[2].splitlines()
+    for at, line in enumerate(lines):
+        if line and line[0] != " ":
+            found = _EXCEPTION.fullmatch(line)
+            return found and _Raised(found["name"], plain(found["message"] or ""), lines[at + 1 :])
+    return None
+
+
+def _rejected(raised: _Raised) -> Cause | None:
+    head = _REJECTED.fullmatch(raised.message)
+    if raised.own_name != _REJECTED_EVENTS or not head:
+        return None
+    why = f"{head['rejected']} of {head['events']} events rejected, all others are recorded"
+    rejected = tuple(plain(line) for line in raised.more if _LINE.match(line))
+    return Cause("rejected", why, int(head["events"]), rejected)
+
+
+def _own(raised: _Raised) -> Cause | None:
+    reason = _OWN.get(raised.own_name or "")
+    return Cause(reason, raised.message) if reason else None
+
+
+def _foreign(raised: _Raised) -> Cause:
+    unshown = Cause("other", f"{raised.name} (its text is not shown: it might quote data)")
+    return _FOREIGN.get(raised.name, unshown)

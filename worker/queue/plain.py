@@ -10,7 +10,7 @@ import io
 import json
 import pickle
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from .keys import JOB_FUNCTIONS, SWEEP
 
@@ -30,6 +30,17 @@ _PLAIN_CLASSES = {
 
 class UntrustedJob(Exception):
     """The job's data is not something this worker runs; says what, without quoting the data."""
+
+
+class RecordCall(NamedTuple):
+    """A call of `record_outcomes`."""
+
+    #: Whatever the producer put there; a list of payloads, if it is one of ours.
+    events: Any
+
+
+class SweepCall(NamedTuple):
+    """A call of `sweep_tokens`, which takes nothing."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -79,19 +90,9 @@ def inflate(data: bytes) -> bytes:
     return inflated
 
 
-def read_call(data: bytes) -> tuple[Any, ...]:
-    """The positional arguments of the job stored as `data`; none: it is the sweep. Raises UntrustedJob."""
-    try:
-        function, instance, args, kwargs = PlainSerializer.loads(inflate(data))
-        by_keyword = not args and list(kwargs) == ["events"]
-        args = list(kwargs.values() if by_keyword else args)
-    except UntrustedJob:
-        raise
-    except Exception:
-        # Whatever a hostile or broken pickle makes the unpickler raise; its text may quote the data.
-        raise UntrustedJob(
-            "the job's data cannot be read: enqueue plain JSON types with RQ's default or json serializer"
-        ) from None
+def read_call(data: bytes) -> RecordCall | SweepCall:
+    """What the job stored as `data` calls. Raises UntrustedJob if that is none of ours."""
+    function, instance, args, kwargs = _load(data)
     if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
         raise UntrustedJob(
             f"this worker only runs {', '.join(sorted(JOB_FUNCTIONS))}: enqueue other functions on a queue "
@@ -100,7 +101,23 @@ def read_call(data: bytes) -> tuple[Any, ...]:
     if function == SWEEP:
         if args or kwargs:
             raise UntrustedJob("worker.jobs.sweep_tokens takes no argument")
-        return ()
-    if len(args) != 1 or (kwargs and not by_keyword):
+        return SweepCall()
+    if len(args) != 1 or kwargs:
         raise UntrustedJob("worker.jobs.record_outcomes takes one argument: the list of events")
-    return tuple(args)
+    return RecordCall(*args)
+
+
+def _load(data: bytes) -> tuple[Any, Any, list[Any], dict[Any, Any]]:
+    """A job's function, instance and arguments; `events` given by name stands among the positional ones."""
+    try:
+        function, instance, args, kwargs = PlainSerializer.loads(inflate(data))
+        if not args and list(kwargs) == ["events"]:
+            return function, instance, list(kwargs.values()), {}
+        return function, instance, list(args), kwargs
+    except UntrustedJob:
+        raise
+    except Exception:
+        # Whatever a hostile or broken pickle makes the unpickler raise; its text may quote the data.
+        raise UntrustedJob(
+            "the job's data cannot be read: enqueue plain JSON types with RQ's default or json serializer"
+        ) from None

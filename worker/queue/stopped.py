@@ -16,7 +16,7 @@ from redis import Redis
 from .causes import Cause, cause
 from .fields import unreadable_field
 from .keys import LARGEST_DATA, PREFIX, QUEUE, failed_key, quarantine_key
-from .plain import UntrustedJob, inflate, read_call
+from .plain import SweepCall, UntrustedJob, inflate, read_call
 
 State = Literal["failed", "quarantined"]
 
@@ -191,10 +191,12 @@ def _read(fields: Mapping[bytes, bytes]) -> Cause:
 def _count(fields: Mapping[bytes, bytes]) -> int | None:
     """How many events a job carries."""
     try:
-        (events,) = read_call(fields.get(b"data", b""))
-    except (UntrustedJob, ValueError):  # not readable; or the sweep, which has none
+        call = read_call(fields.get(b"data", b""))
+    except UntrustedJob:
         return None
-    return len(events) if isinstance(events, list | tuple) else None
+    if isinstance(call, SweepCall) or not isinstance(call.events, list | tuple):
+        return None
+    return len(call.events)
 
 
 _JOB_ID = re.compile(rb"[A-Za-z0-9_-]+")

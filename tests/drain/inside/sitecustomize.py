@@ -14,10 +14,6 @@ if times["lease"] and not times["look_around"]:
     times["look_around"] = 1.0
 DrainWorker.timing = Timing(**{name: seconds for name, seconds in times.items() if seconds})
 
-if seconds := os.environ.get("TEST_PATIENCE"):
-    # How long a stopping worker waits for what is being written.
-    postgres.STATEMENT_TIMEOUT = int(seconds)
-
 if limits := os.environ.get("TEST_LIMITS"):
     # Limits of a transaction, for instance `lock_timeout=300ms`, more of them after commas.
     for limit in limits.split(","):
