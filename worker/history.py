@@ -6,13 +6,17 @@ role needs `select` on the table; the worker's own may read only keys and status
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import class_row, tuple_row
+from psycopg.adapt import Buffer, Loader
+from psycopg.pq import Format
+from psycopg.rows import RowFactory, class_row, tuple_row
 
 from .events import Channel
+
+Row = TypeVar("Row")
 
 Status = Literal["delivered", "failed", "skipped"]
 
@@ -68,7 +72,7 @@ def recorded(connection: psycopg.Connection, keys: Iterable[str]) -> dict[str, S
     `keys`: thousands are fine; `worker.events.idempotency_key` makes them. A missing key is not recorded yet:
     its job may still be waiting.
     """
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with _cursor(connection, tuple_row) as cursor:
         return dict(cursor.execute(RECORDED, [list(keys)]).fetchall())
 
 
@@ -86,13 +90,13 @@ def newest(
     that: there are no more. Rows recorded meanwhile neither repeat nor hide others.
     """
     at, log_id = (before.delivered_at, before.log_id) if before else (None, None)
-    with connection.cursor(row_factory=class_row(Recorded)) as cursor:
+    with _cursor(connection, class_row(Recorded)) as cursor:
         return cursor.execute(NEWEST, [peer_mentor_id, chapter_id, at, log_id, limit]).fetchall()
 
 
 def last_deliveries_to(connection: psycopg.Connection, peer_mentor_id: UUID | str) -> dict[UUID, datetime]:
     """When each rule last reached this mentor, by scenario rule; rules that never did are missing."""
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with _cursor(connection, tuple_row) as cursor:
         return dict(cursor.execute(DELIVERIES_TO, [peer_mentor_id]).fetchall())
 
 
@@ -101,5 +105,25 @@ def last_deliveries_of(connection: psycopg.Connection, scenario_rule_id: UUID | 
 
     Reads all rows of the rule: for the scheduler's run, not for every page view.
     """
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with _cursor(connection, tuple_row) as cursor:
         return dict(cursor.execute(DELIVERIES_OF, [scenario_rule_id]).fetchall())
+
+
+class _Text(Loader):
+    """Text of a server that knows no encoding: what was written as UTF-8."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+def _cursor(connection: psycopg.Connection, row_factory: RowFactory[Row]) -> psycopg.Cursor[Row]:
+    """A cursor of the caller's connection that gives the same whatever is set there.
+
+    Binary: psycopg reads times as text in the DateStyle ISO only.
+    """
+    cursor = connection.cursor(binary=True, row_factory=row_factory)
+    if connection.info.encoding == "ascii":  # SQL_ASCII: no encoding is known, and psycopg gives bytes
+        cursor.adapters.register_loader("text", _Text)
+    return cursor

@@ -18,11 +18,15 @@ import psycopg
 import pytest
 from rq import Retry
 
+from tests import make
 from tests.drain.conftest import STARTED, Started, failure, statuses, until
 from tests.faults.conftest import JOBS, KINDS, OUTAGE, Postgres, Site, Sites, left, writers
 from tests.faults.proxy import proxy
 from worker.demo import sample
+from worker.judge.batch import judge
+from worker.record.account import record
 from worker.servers.postgres import connect, transaction
+from worker.servers.settings import Settings
 
 LOG = "public.follow_up_notification_log"
 #: Somebody else's row, with a key of ours.
@@ -531,3 +535,24 @@ def test_a_database_that_does_not_exist_is_refused(
     worker = site.start(DATABASE_URL=mortal_postgres.url("nowhere"))
     assert (worker.wait(), statuses(jobs)) == (1, ["queued"] * JOBS)
     assert "does not exist: check DATABASE_URL" in worker.output
+
+
+def test_what_is_recorded_outlives_a_crash_where_commits_are_asynchronous(
+    mortal_postgres: Postgres, mortal_app: sample.App, mortal_database: str
+) -> None:
+    """`synchronous_commit = off` would lose the last commits, with their jobs gone from Redis."""
+    mortal_postgres.admin(f"alter database {mortal_database} set synchronous_commit = off")
+    url = mortal_postgres.url(mortal_database)
+    config = Settings(database_url=url)
+    mortal_postgres.admin("alter system set wal_writer_delay = '10s'")
+    mortal_postgres.admin("select pg_reload_conf()")
+    with connect(url) as connection:
+        for n in range(20):
+            event = make.event(mortal_app, n, results=[make.unregistered(f"dead-{n}")])
+            record(connection, config, [judge([event])])
+        mortal_postgres.crash()
+    mortal_postgres.start()
+    mortal_postgres.admin("alter system reset wal_writer_delay")
+    mortal_postgres.admin("select pg_reload_conf()")
+
+    assert left(mortal_postgres, mortal_database) == (20, 20, 980)

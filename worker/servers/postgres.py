@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from .. import NAME
@@ -15,11 +16,23 @@ STATEMENT_TIMEOUT = 60
 
 # In every transaction, and never outside one: behind a transaction pooler a plain SET would reach other
 # clients. The limits end a wait for a lock or for a half-open session's uncommitted key; all are below RQ's
-# default job timeout of 180 s.
+# default job timeout of 180 s. The rest is what a role, a database or a server may have set otherwise, and
+# what would change a result: how times, numbers and bytes are written and read, rows that row level security
+# hides without an error, a commit that a crash undoes (only `off` is: the other values stay as they are).
+# Not the search path: the triggers of the app find their tables by it.
 _LIMITS = f"""
-select set_config('lock_timeout', '10s', true),
-       set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', true),
-       set_config('idle_in_transaction_session_timeout', '60s', true)
+select pg_catalog.set_config('lock_timeout', '10s', true),
+       pg_catalog.set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', true),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true),
+       pg_catalog.set_config('datestyle', 'ISO, MDY', true),
+       pg_catalog.set_config('intervalstyle', 'postgres', true),
+       pg_catalog.set_config('timezone', 'UTC', true),
+       pg_catalog.set_config('bytea_output', 'hex', true),
+       pg_catalog.set_config('extra_float_digits', '1', true),
+       pg_catalog.set_config('standard_conforming_strings', 'on', true),
+       pg_catalog.set_config('row_security', 'on', true),
+       pg_catalog.set_config('synchronous_commit', case pg_catalog.current_setting('synchronous_commit')
+         when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true)
 """
 
 # Faults that pass by themselves, by SQLSTATE class or code.
@@ -90,12 +103,22 @@ def connect(database_url: str) -> psycopg.Connection:
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
-    return psycopg.connect(**{**defaults, **parameters}, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+    # Whatever the address says: without it a server of encoding SQL_ASCII would give bytes for text.
+    always = {"client_encoding": "utf8"}
+    connection = psycopg.connect(
+        **{**defaults, **parameters, **always},  # type: ignore[arg-type]
+        autocommit=True,
+        prepare_threshold=None,
+    )
+    # Part of BEGIN. The level of a role or server may be another, under which a key that somebody commits
+    # meanwhile ends the transaction.
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    return connection
 
 
 @contextmanager
 def transaction(connection: psycopg.Connection) -> Iterator[None]:
-    """Run the block in one transaction with time limits."""
+    """Run the block in one transaction with time limits, and with the settings that results depend on."""
     with connection.transaction():
         connection.execute(_LIMITS)
         yield
