@@ -24,7 +24,8 @@ from tests.faults.conftest import JOBS, KINDS, OUTAGE, Postgres, Site, Sites, le
 from tests.faults.proxy import proxy
 from worker.demo import sample
 from worker.judge.batch import judge
-from worker.record.account import record
+from worker.record.recording import record
+from worker.record.tokens import Tokens
 from worker.servers.postgres import connect, transaction
 from worker.servers.settings import Settings
 
@@ -549,7 +550,7 @@ def test_what_is_recorded_outlives_a_crash_where_commits_are_asynchronous(
     with connect(url) as connection:
         for n in range(20):
             event = make.event(mortal_app, n, results=[make.unregistered(f"dead-{n}")])
-            record(connection, config, [judge([event])])
+            record(connection, Tokens(config), [judge([event])])
         mortal_postgres.crash()
     mortal_postgres.start()
     mortal_postgres.admin("alter system reset wal_writer_delay")

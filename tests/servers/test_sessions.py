@@ -12,8 +12,8 @@ from tests import make
 from worker import history
 from worker.demo import sample, sandbox
 from worker.judge.batch import judge
-from worker.record import store
-from worker.record.account import record
+from worker.record.recording import record
+from worker.record.tokens import Tokens
 from worker.report.reading import read_outcomes
 from worker.servers.migrations import apply, pending
 from worker.servers.postgres import connect, transaction
@@ -80,9 +80,9 @@ def test_recording_and_reading_do_not_depend_on_it(unusual: str, app: sample.App
         )
     ]
     with connect(unusual) as connection:
-        (first,) = record(connection, config, [judge(events)])
-        (again,) = record(connection, config, [judge(events)])
-        (token,) = store.tokens_after(connection, config, "", 10)
+        (first,) = record(connection, Tokens(config), [judge(events)])
+        (again,) = record(connection, Tokens(config), [judge(events)])
+        (token,) = Tokens(config).after(connection, "fcm", "", 10)
         outcomes = read_outcomes(connection, before, ZoneInfo("Pacific/Auckland"))
 
     assert (first.summary["delivered"], first.summary["pruned"], first.summary["kept"]) == (1, 1, 1)
@@ -115,7 +115,7 @@ def test_a_trigger_of_the_app_finds_its_tables_by_the_search_path(unusual: str, 
     with connect(unusual) as connection:
         record(
             connection,
-            Settings(database_url=unusual),
+            Tokens(Settings(database_url=unusual)),
             [judge([make.event(app, results=[make.unregistered("dead")])])],
         )
 
@@ -149,8 +149,8 @@ def test_a_database_of_another_encoding(postgres: sandbox.Postgres, encoding: st
         assert pending(connection) == []
         app = sample.make_app(connection, users=1)
         events = [make.event(app, idempotency_key="schön"), make.event(app, 1, results=[make.unregistered()])]
-        (first,) = record(connection, Settings(database_url=url), [judge(events)])
-        (again,) = record(connection, Settings(database_url=url), [judge(events)])
+        (first,) = record(connection, Tokens(Settings(database_url=url)), [judge(events)])
+        (again,) = record(connection, Tokens(Settings(database_url=url)), [judge(events)])
     assert (first.summary["delivered"], first.summary["failed"], first.summary["duplicates"]) == (1, 1, 0)
     assert (again.summary["duplicates"], again.summary["conflicting"]) == (2, 0)
     with psycopg.connect(url) as caller:
