@@ -16,12 +16,13 @@ STATEMENT_TIMEOUT = 60
 
 # In every transaction, and never outside one: behind a transaction pooler a plain SET would reach other
 # clients. The limits end a wait for a lock or for a half-open session's uncommitted key; all are below RQ's
-# default job timeout of 180 s. The rest is what a role, a database or a server may have set otherwise, and
+# default job timeout of 180 s. Constraints are checked where they are broken: at the commit nobody could tell
+# which row it was. The rest is what a role, a database or a server may have set otherwise, and
 # what would change a result: how times, numbers and bytes are written and read, rows that row level security
 # hides without an error, a commit that a crash undoes (only `off` is: the other values stay as they are).
 # Not the search path: the triggers of the app find their tables by it.
 _LIMITS = f"""
-select pg_catalog.set_config('lock_timeout', '10s', true),
+select pg_catalog.set_config('lock_timeout', '2s', true),
        pg_catalog.set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', true),
        pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true),
        pg_catalog.set_config('datestyle', 'ISO, MDY', true),
@@ -32,7 +33,8 @@ select pg_catalog.set_config('lock_timeout', '10s', true),
        pg_catalog.set_config('standard_conforming_strings', 'on', true),
        pg_catalog.set_config('row_security', 'on', true),
        pg_catalog.set_config('synchronous_commit', case pg_catalog.current_setting('synchronous_commit')
-         when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true)
+         when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true);
+set constraints all immediate
 """
 
 # Faults that pass by themselves, by SQLSTATE class or code.
