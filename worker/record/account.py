@@ -13,9 +13,7 @@ from .store import Recorded
 
 _PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
 _PARENTS = {"peer_mentor_id": "user", "chapter_id": "chapter", "scenario_rule_id": "scenario rule"}
-_LEFT_OUT = (
-    "the row is not there after inserting it: a trigger or a rule of follow_up_notification_log left it out"
-)
+_LEFT_OUT = "a trigger of follow_up_notification_log left the row out: it is not there after inserting it"
 _LISTED = 1000
 
 
