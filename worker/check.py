@@ -1,6 +1,5 @@
 """One look that tells what is wrong, and what to do about it: `python -m worker.check`."""
 
-import argparse
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from contextlib import closing, suppress
 from itertools import groupby
 from typing import get_args
 
+import click
 import psycopg
 from psycopg.conninfo import make_conninfo
 from redis import Redis, RedisError, ResponseError
@@ -18,6 +18,7 @@ from rq import Queue
 from rq.suspension import is_suspended
 
 from . import NAME
+from .command import Command, say
 from .queue.keys import PREFIX, QUEUE, quarantine_key
 from .queue.workers import age, listening
 from .record import brake
@@ -25,7 +26,7 @@ from .servers import postgres, tls
 from .servers.finding import Finding
 from .servers.findings import database_findings, redis_findings
 from .servers.migrations import pending
-from .servers.redis import client
+from .servers.redis import BadAddress, client
 from .servers.settings import ConfigError, Settings, read_settings, requires_tls
 from .servers.token_findings import future_registrations
 from .servers.token_shape import columns, usable_shape
@@ -47,37 +48,29 @@ select exists (
      and not (has_schema_privilege(schema.oid, 'usage') and has_table_privilege(pg_class.oid, 'select')))
 """
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
-  python -m worker.check                        everything, for a reader
-  python -m worker.check --json                 the same for a program
-  python -m worker.check && rq worker notiflog  start only where nothing is wrong
+  python -m {NAME}.check                        everything, for a reader
+  python -m {NAME}.check --json                 the same for a program
+  python -m {NAME}.check && rq worker notiflog  start only where nothing is wrong
 
 It reads the worker's own environment, connects as the worker does, and changes nothing.
 exit status: 0 no problem (warnings alone are none), 1 a problem, 2 wrong usage or configuration
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Look at everything and tell; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m worker.check",
-        description="One look at settings, Redis, PostgreSQL and the queue: what is wrong, and what to do "
-        "about it.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--queue", default=QUEUE, help="the queue to look at (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    options = parser.parse_args(arguments)
-
-    findings = look(options.queue)
+@click.command("check", cls=Command, epilog=EPILOG)
+@click.option("--queue", default=QUEUE, show_default=True, help="the queue to look at")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+def main(*, queue: str, as_json: bool) -> int:
+    """One look at settings, Redis, PostgreSQL and the queue: what is wrong, and what to do about it."""
+    findings = look(queue)
     if any(finding.level == "problem" and finding.name.startswith("settings.") for finding in findings):
         status = 2
     else:
         status = int(any(finding.level == "problem" for finding in findings))
-    if options.json:
-        _say(json.dumps({"status": status, "findings": [finding._asdict() for finding in findings]}))
+    if as_json:
+        say(json.dumps({"status": status, "findings": [finding._asdict() for finding in findings]}))
     else:
         _show(findings)
     return status
@@ -133,9 +126,9 @@ def _answer(group: str, answer: "Future[list[Finding]]") -> list[Finding]:
 def _redis(queue: str) -> Iterator[Finding]:
     try:
         redis = client(os.environ)
-    except ValueError:
-        expected = "expected redis://user:password@host:6379/0"
-        yield Finding("settings.redis_url", "problem", "REDIS_URL cannot be parsed", expected)
+    except BadAddress as error:
+        problem, _, expected = str(error).partition(": ")
+        yield Finding("settings.redis_url", "problem", problem, expected)
         return
     gap = tls.unverified_redis(redis.connection_pool)
     if gap and requires_tls(os.environ):
@@ -289,13 +282,13 @@ def _show(findings: Sequence[Finding]) -> None:
     mark_width = max(map(len, marks.values()))
     width = max(len(_thing(finding)) for finding in findings)
     for group, members in groupby(findings, _group):
-        _say(group)
+        say(group)
         for finding in members:
-            _say(f"  {marks[finding.level]:<{mark_width}}  {_thing(finding):<{width}}  {finding.text}")
+            say(f"  {marks[finding.level]:<{mark_width}}  {_thing(finding):<{width}}  {finding.text}")
             if finding.remedy:
-                _say(f"  {'':<{mark_width}}  {'':<{width}}  -> {finding.remedy}")
+                say(f"  {'':<{mark_width}}  {'':<{width}}  -> {finding.remedy}")
     levels = [finding.level for finding in findings]
-    _say(", ".join(_count(levels.count(level), level) for level in ("problem", "warning")))
+    say(", ".join(_count(levels.count(level), level) for level in ("problem", "warning")))
 
 
 def _count(n: int, what: str) -> str:
@@ -310,9 +303,5 @@ def _thing(finding: Finding) -> str:
     return finding.name.partition(".")[2]
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a command's answer
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

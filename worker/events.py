@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -206,16 +205,19 @@ def json_schema() -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    import argparse  # not on a job's path
+    import click  # not on a job's path
 
-    parser = argparse.ArgumentParser(prog="python -m worker.events", description="The wire contract as data.")
-    parser.add_argument(
-        "--schema", action="store_true", required=True, help="print the JSON Schema of one event"
-    )
-    parser.parse_args(arguments)
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
-    return 0
+    from .command import Command, say
+
+    @click.command("events", cls=Command)
+    @click.option("--schema", is_flag=True, required=True, help="print the JSON Schema of one event")
+    def events(*, schema: bool) -> int:
+        """The wire contract as data."""
+        say(json.dumps(json_schema(), indent=2))
+        return 0
+
+    return events(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,26 +3,26 @@
 The same files serve `supabase db push`; a version that either tool has recorded counts as applied.
 """
 
-import argparse
 import os
-import sys
 import time
-from collections.abc import Sequence
 
+import click
 import psycopg
 from psycopg import errors
 
+from . import NAME
+from .command import Command, complain, say
 from .servers import postgres
 from .servers.migrations import APP_TABLES, LOCK, applied, apply, migrations, pending, roll_back
 from .servers.settings import ConfigError, read_settings
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
-  python -m worker.migrate                    apply what is pending
-  python -m worker.migrate --wait 60          the same, once the database is up: for a release phase
-  python -m worker.migrate --check            is anything pending?
-  python -m worker.migrate --dry-run          what would be applied?
-  python -m worker.migrate --rollback --yes   undo the last migration, and its data
+  python -m {NAME}.migrate                    apply what is pending
+  python -m {NAME}.migrate --wait 60          the same, once the database is up: for a release phase
+  python -m {NAME}.migrate --check            is anything pending?
+  python -m {NAME}.migrate --dry-run          what would be applied?
+  python -m {NAME}.migrate --rollback --yes   undo the last migration, and its data
 
 DATABASE_URL names the database and a role that owns it (on Supabase: postgres).
 exit status: 0 done, 1 a problem (or, with --check, something is pending), 2 wrong usage or configuration
@@ -46,55 +46,46 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    options = _parse(arguments)
+@click.command(
+    "migrate",
+    cls=Command,
+    epilog=EPILOG,
+    interrupted="interrupted; what is applied stays, so run it again to go on",
+)
+@click.option("--check", is_flag=True, help="only list what is pending; exit 1 if anything is")
+@click.option("--rollback", is_flag=True, help="undo the last migration, with its data")
+@click.option("--dry-run", is_flag=True, help="only say what would be done")
+@click.option("--yes", is_flag=True, help="confirm --rollback")
+@click.option(
+    "--wait",
+    type=click.IntRange(0),
+    default=0,
+    metavar="SECONDS",
+    help="wait so long for the database to be up",
+)
+def main(*, check: bool, rollback: bool, dry_run: bool, yes: bool, wait: int) -> int:
+    """Apply the migrations that are pending: each in one transaction, safe to run again and from several
+    places at once.
+    """
+    if check and rollback:
+        raise click.UsageError("--check is not allowed with --rollback")
+    if rollback and not (yes or dry_run):
+        raise click.UsageError("--rollback deletes data: confirm it with --yes, or look first with --dry-run")
+    if yes and not rollback:
+        raise click.UsageError("--yes confirms --rollback, which is not asked for")
     try:
-        settings = read_settings(os.environ)
+        connection = _connect(read_settings(os.environ).database_url, wait)
     except ConfigError as error:
-        _complain(str(error))
-        return 2
-    try:
-        connection = _connect(settings.database_url, options.wait)
+        return complain(str(error), 2)
     except psycopg.Error as error:
-        _complain(postgres.explain(error))
-        return 1
+        return complain(postgres.explain(error))
     with connection:
         try:
-            return _roll_back_last(connection, options) if options.rollback else _apply(connection, options)
+            if rollback:
+                return _roll_back_last(connection, dry_run=dry_run)
+            return _apply(connection, check=check, dry_run=dry_run)
         except psycopg.Error as error:
-            _complain(_explain(connection, error))
-            return 1
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m worker.migrate",
-        description="Apply the migrations that are pending: each in one transaction, safe to run again and "
-        "from several places at once.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="only list what is pending; exit 1 if anything is")
-    what.add_argument("--rollback", action="store_true", help="undo the last migration, with its data")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--yes", action="store_true", help="confirm --rollback")
-    parser.add_argument(
-        "--wait", type=_seconds, default=0, metavar="SECONDS", help="wait so long for the database to be up"
-    )
-    options = parser.parse_args(arguments)
-    if options.rollback and not (options.yes or options.dry_run):
-        parser.error("--rollback deletes data: confirm it with --yes, or look first with --dry-run")
-    if options.yes and not options.rollback:
-        parser.error("--yes confirms --rollback, which is not asked for")
-    return options
-
-
-def _seconds(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("must be a whole number of seconds")
-    return int(text)
+            return complain(_explain(connection, error))
 
 
 def _connect(database_url: str, wait: int) -> psycopg.Connection:
@@ -115,37 +106,36 @@ def _connect(database_url: str, wait: int) -> psycopg.Connection:
             return connection
 
 
-def _apply(connection: psycopg.Connection, options: argparse.Namespace) -> int:
+def _apply(connection: psycopg.Connection, *, check: bool, dry_run: bool) -> int:
     todo = pending(connection)
     if not todo:
-        _say("nothing to do: every migration is applied")
+        say("nothing to do: every migration is applied")
     for migration in todo:
-        if options.check:
-            _say(f"pending {migration.name}")
-        elif options.dry_run:
-            _say(f"would apply {migration.name}")
+        if check:
+            say(f"pending {migration.name}")
+        elif dry_run:
+            say(f"would apply {migration.name}")
         elif apply(connection, migration):
-            _say(f"applied {migration.name}")
+            say(f"applied {migration.name}")
         else:
-            _say(f"applied by another run meanwhile: {migration.name}")
-    return 1 if options.check and todo else 0
+            say(f"applied by another run meanwhile: {migration.name}")
+    return 1 if check and todo else 0
 
 
-def _roll_back_last(connection: psycopg.Connection, options: argparse.Namespace) -> int:
+def _roll_back_last(connection: psycopg.Connection, *, dry_run: bool) -> int:
     versions = applied(connection)
     last = max(versions, default=None)
     if last is None:
-        _say("nothing to roll back: no migration is applied")
+        say("nothing to roll back: no migration is applied")
         return 0
     migration = next((migration for migration in migrations() if migration.version == last), None)
     if migration is None:
-        _complain(f"the last migration {last} belongs to a newer release: roll it back with that one")
-        return 1
-    if options.dry_run:
-        _say(f"would roll back {migration.name}")
+        return complain(f"the last migration {last} belongs to a newer release: roll it back with that one")
+    if dry_run:
+        say(f"would roll back {migration.name}")
     else:
         roll_back(connection, migration)
-        _say(f"rolled back {migration.name}")
+        say(f"rolled back {migration.name}")
     return 0
 
 
@@ -182,13 +172,5 @@ def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
     return f"{problem}. {remedy or 'Nothing is changed; the PostgreSQL log says more.'}"
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a command's answer
-
-
-def _complain(message: str) -> None:
-    print(f"migrate: {message}", file=sys.stderr)  # noqa: T201
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,71 +1,57 @@
 """Is a worker of this host alive? For the exec probe of a container: `python -m worker.probe`.
 
-Loads nothing but the Redis client, so that it costs little however often it is asked.
+Loads nothing but click and the Redis client, so that it costs little however often it is asked.
 """
 
-import argparse
 import math
 import os
 import socket
-import sys
-from collections.abc import Sequence
 from contextlib import closing
 
+import click
 from redis import RedisError
 
+from . import NAME
+from .command import Command, complain, say
+from .queue.keys import QUEUE
 from .queue.workers import listening
-from .servers.redis import client
+from .servers.redis import BadAddress, client, explain
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
-  python -m worker.probe                a worker on this host has sent its heartbeat in time
-  python -m worker.probe --max-age 60   and within the last minute: DrainWorker does so every 5 seconds
+  python -m {NAME}.probe                a worker on this host has sent its heartbeat in time
+  python -m {NAME}.probe --max-age 60   and within the last minute: DrainWorker does so every 5 seconds
 
 It reads REDIS_URL. A stock worker that has nothing to do sends a heartbeat every seven minutes.
 exit status: 0 alive, 1 not, or Redis is away, 2 wrong usage or configuration
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Look once; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m worker.probe",
-        description="Is a worker of this host alive? For the exec probe of a container.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--queue", default="notiflog", help="the queue it works on (%(default)s)")
-    parser.add_argument(
-        "--max-age",
-        type=float,
-        default=math.inf,
-        metavar="SECONDS",
-        help="accept no older heartbeat, though the next one may not be due yet",
-    )
-    options = parser.parse_args(arguments)
+@click.command("probe", cls=Command, epilog=EPILOG)
+@click.option("--queue", default=QUEUE, show_default=True, help="the queue it works on")
+@click.option(
+    "--max-age",
+    type=float,
+    default=math.inf,
+    metavar="SECONDS",
+    help="accept no older heartbeat, though the next one may not be due yet",
+)
+def main(*, queue: str, max_age: float) -> int:
+    """Is a worker of this host alive? For the exec probe of a container."""
     try:
-        redis = client(os.environ)
-    except ValueError:
-        return _complain("REDIS_URL cannot be parsed: expected redis://user:password@host:6379/0", 2)
-    try:
-        with closing(redis):
-            here = [
-                worker for worker in listening(redis, options.queue) if worker.host == socket.gethostname()
-            ]
+        with closing(client(os.environ)) as redis:
+            here = [worker for worker in listening(redis, queue) if worker.host == socket.gethostname()]
+    except BadAddress as error:
+        return complain(str(error), 2)
     except (RedisError, OSError) as error:
-        return _complain(f"{type(error).__name__}: check REDIS_URL and whether the server is up")
+        return complain(explain(error))
     for worker in here:
-        if worker.fresh and worker.age is not None and worker.age <= options.max_age:
-            print(f"{worker.name}: heartbeat {worker.age:.0f} s ago", flush=True)  # noqa: T201 - the answer
+        if worker.fresh and worker.age is not None and worker.age <= max_age:
+            say(f"{worker.name}: heartbeat {worker.age:.0f} s ago")
             return 0
     late = "the heartbeat of every one is late" if here else "no other host counts"
-    return _complain(f"{len(here)} workers of this host listen on {options.queue}; {late}")
-
-
-def _complain(message: str, status: int = 1) -> int:
-    print(f"probe: {message}", file=sys.stderr)  # noqa: T201
-    return status
+    return complain(f"{len(here)} workers of this host listen on {queue}; {late}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

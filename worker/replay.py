@@ -1,42 +1,44 @@
 """What stopped, why, and back to the queue with it: `python -m worker.replay`."""
 
-import argparse
 import json
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
+import click
 from redis import Redis, RedisError
 
 from . import NAME
+from .command import Command, complain, progress, say
 from .queue.causes import REASONS
 from .queue.keys import QUEUE
 from .queue.repair import discard, requeue
 from .queue.stopped import StoppedJob, stopped_jobs
 from .servers import tls
-from .servers.redis import client
+from .servers.redis import BadAddress, client, explain
 from .servers.settings import requires_tls
 
 # Jobs a script: some milliseconds of Redis' time.
 _PAGE = 500
 _SHOWN = 20  # jobs
 _SHOWN_REJECTED = 3  # events of a job
-_WIDTH = 40
 
-EPILOG = """\
+_MEANINGS = "\n".join(f"  {reason:<14}{meaning}" for reason, meaning in REASONS.items())
+
+EPILOG = f"""\
 examples:
-  python -m worker.replay                     list the failed and the quarantined jobs, and why
-  python -m worker.replay --reason database   replay the jobs that failed for this reason
-  python -m worker.replay --all --dry-run     say what would be replayed
-  python -m worker.replay --all               replay everything
-  python -m worker.replay 4f1c ... 9a07 ...   replay these jobs
-  python -m worker.replay --discard 4f1c ...  delete this job for good
+  python -m {NAME}.replay                     list the failed and the quarantined jobs, and why
+  python -m {NAME}.replay --reason database   replay the jobs that failed for this reason
+  python -m {NAME}.replay --all --dry-run     say what would be replayed
+  python -m {NAME}.replay --all               replay everything
+  python -m {NAME}.replay 4f1c ... 9a07 ...   replay these jobs
+  python -m {NAME}.replay --discard 4f1c ...  delete this job for good
 
 reasons:
-{reasons}
+{_MEANINGS}
 
 Replaying puts jobs back to the end of the queue. It only adds what is missing: what is recorded stays as it
 is. So it asks nothing back, and may be done at any time and again. Rejected events are rejected again, unless
@@ -60,35 +62,66 @@ _LEFT = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """List, replay or discard stopped jobs; returns the exit status."""
-    options = _parse(arguments)
+@click.command(
+    "replay", cls=Command, epilog=EPILOG, interrupted="interrupted, no job is lost; run it again to go on"
+)
+@click.argument("jobs", nargs=-1, metavar="[ID]...")
+@click.option("--queue", default=QUEUE, show_default=True, help="whose stopped jobs")
+@click.option("--all", is_flag=True, help="replay every stopped job")
+@click.option(
+    "--reason",
+    multiple=True,
+    type=click.Choice(list(REASONS)),
+    metavar="REASON",
+    help="replay the jobs that stopped for this reason; may be repeated",
+)
+@click.option("--discard", is_flag=True, help="delete the jobs of the given ids for good")
+@click.option("--dry-run", is_flag=True, help="say what would be done, change nothing")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=_SHOWN,
+    show_default=True,
+    metavar="N",
+    help="jobs to list",
+)
+@click.option("--verbose", is_flag=True, help="list every job with every rejected event")
+@click.option("--json", is_flag=True, help="list as JSON, every job with every rejected event")
+def main(**chosen: Any) -> int:
+    """List failed and quarantined jobs with why, and put them back into the queue."""
+    options = SimpleNamespace(**chosen)
+    _refuse_contradictions(options)
     try:
         redis = client(os.environ)
-    except ValueError:
-        return _complain("REDIS_URL is no URL", 2)
+    except BadAddress as error:
+        return complain(str(error), 2)
     if requires_tls(os.environ) and (gap := tls.unverified_redis(redis.connection_pool)):
-        return _complain(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}", 2)
+        return complain(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}", 2)
     try:
         with closing(redis):
             if options.jobs or options.all or options.reason:
                 return _act(redis, options)
             return _list(stopped_jobs(redis, options.queue), options)
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (RedisError, OSError) as error:
-        return _complain(
-            f"{type(error).__name__}: check REDIS_URL, and whether the server is up and has memory left"
-        )
-    except KeyboardInterrupt:
-        return _complain("interrupted, no job is lost; run it again to go on")
+        return complain(explain(error))
+
+
+def _refuse_contradictions(options: SimpleNamespace) -> None:
+    ways = [way for way in ("jobs", "all", "reason") if getattr(options, way)]
+    if len(ways) > 1:
+        raise click.UsageError("job ids, --all and --reason exclude each other")
+    if options.discard and not options.jobs:
+        raise click.UsageError("--discard takes job ids: what is deleted is deleted one by one")
+    if ways and (options.json or options.verbose):
+        raise click.UsageError("--json and --verbose are for the list of stopped jobs")
+    if options.dry_run and not ways:
+        raise click.UsageError("--dry-run of what? Give job ids, --all or --reason")
 
 
 # --- list --------------------------------------------------------------------------------------------------
 
 
-def _list(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> int:
+def _list(stopped: Iterable[StoppedJob], options: SimpleNamespace) -> int:
     count: Counter[str] = Counter()
     shown: list[StoppedJob] = []
     for job in stopped:
@@ -97,37 +130,37 @@ def _list(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> int:
             shown.append(job)
     if options.json:
         reasons = {reason: count[reason] for reason in REASONS if count[reason]}
-        _say(
+        say(
             json.dumps({"stopped": count.total(), "reasons": reasons, "jobs": [_plain(job) for job in shown]})
         )
         return 0
-    _say(f"stopped jobs: {count.total():,}")
+    say(f"stopped jobs: {count.total():,}")
     if not count:
         return 0
     _say_reasons(count)
     for job in shown:
         _show(job, None if options.verbose else _SHOWN_REJECTED)
     if rest := count.total() - len(shown):
-        _say(f"\nand {rest:,} more: --verbose shows all, --limit N shows N")
-    _say(f"\nreplay: python -m {NAME}.replay --all, or --reason REASON, or job ids")
+        say(f"\nand {rest:,} more: --verbose shows all, --limit N shows N")
+    say(f"\nreplay: python -m {NAME}.replay --all, or --reason REASON, or job ids")
     return 0
 
 
 def _say_reasons(count: Counter[str]) -> None:
     for reason, meaning in REASONS.items():
         if count[reason]:
-            _say(f"  {reason:<14}{count[reason]:>8,}  {meaning}")
+            say(f"  {reason:<14}{count[reason]:>8,}  {meaning}")
 
 
 def _show(job: StoppedJob, most: int | None) -> None:
     since = f"{job.since:%Y-%m-%d %H:%M:%S}Z" if job.since else job.state
     events = "" if job.events is None else f"{job.events:,} events"
-    _say(f"\n{job.job_id:.100}  {since}  {job.reason}  {events}".rstrip())
-    _say(f"  {job.why}")
+    say(f"\n{job.job_id:.100}  {since}  {job.reason}  {events}".rstrip())
+    say(f"  {job.why}")
     for line in job.rejected[:most]:
-        _say(f"    {line}")
+        say(f"    {line}")
     if most is not None and len(job.rejected) > most:
-        _say(f"    and {len(job.rejected) - most:,} more")
+        say(f"    and {len(job.rejected) - most:,} more")
 
 
 def _plain(job: StoppedJob) -> dict[str, Any]:
@@ -137,26 +170,26 @@ def _plain(job: StoppedJob) -> dict[str, Any]:
 # --- replay and discard ------------------------------------------------------------------------------------
 
 
-def _act(redis: Redis, options: argparse.Namespace) -> int:
+def _act(redis: Redis, options: SimpleNamespace) -> int:
     chosen, unknown = _choose(stopped_jobs(redis, options.queue, count_events=False), options)
     hopeless = [] if options.discard else [job for job in chosen if job.reason == "unreadable"]
     able = [job for job in chosen if options.discard or job.reason != "unreadable"]
     left = [(job, job.why) for job in hopeless]
     if options.dry_run:
-        _say(f"would be {'deleted' if options.discard else 'replayed'}: {len(able):,}")
+        say(f"would be {'deleted' if options.discard else 'replayed'}: {len(able):,}")
         _say_reasons(Counter(job.reason for job in able))
     else:
         left += _run(redis, discard if options.discard else requeue, able, options.queue)
     for job, why in left[: options.limit]:
-        _complain(f"left where it is: {job.job_id}: {why}")
+        complain(f"left where it is: {job.job_id}: {why}")
     if len(left) > options.limit:
-        _complain(f"left where they are: {len(left) - options.limit:,} more jobs")
+        complain(f"left where they are: {len(left) - options.limit:,} more jobs")
     for job_id in unknown:
-        _complain(f"no stopped job has this id: {job_id}")
+        complain(f"no stopped job has this id: {job_id}")
     return 1 if left or unknown else 0
 
 
-def _choose(stopped: Iterable[StoppedJob], options: argparse.Namespace) -> tuple[list[StoppedJob], list[str]]:
+def _choose(stopped: Iterable[StoppedJob], options: SimpleNamespace) -> tuple[list[StoppedJob], list[str]]:
     """The jobs that are meant, and the ids that no stopped job has."""
     ids = dict.fromkeys(options.jobs)
     chosen = [
@@ -176,7 +209,7 @@ def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob], queue: str) -> list
     ended: Counter[str] = Counter()
     left = []
     try:
-        with _progress(len(jobs)) as show:
+        with progress(len(jobs), "jobs") as show:
             for start in range(0, len(jobs), _PAGE):
                 page = jobs[start : start + _PAGE]
                 for job, answer in zip(page, act(redis, page, queue), strict=True):
@@ -187,85 +220,9 @@ def _run(redis: Redis, act: Act, jobs: Sequence[StoppedJob], queue: str) -> list
     finally:
         for answer, meaning in _ENDED.items():
             if ended[answer]:
-                _say(f"{ended[answer]:,} {meaning}")
+                say(f"{ended[answer]:,} {meaning}")
     return left
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many of `total` jobs are done."""
-    terminal = sys.stderr.isatty()
-
-    def show(done: int) -> None:
-        if terminal:
-            bar = "#" * (_WIDTH * done // total)
-            print(f"\r[{bar:<{_WIDTH}}] {done:,} of {total:,} jobs", end="", file=sys.stderr, flush=True)  # noqa: T201
-
-    try:
-        yield show
-    finally:
-        if terminal and total:
-            print(file=sys.stderr)  # noqa: T201
-
-
-# --- the command's words -----------------------------------------------------------------------------------
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    reasons = "\n".join(f"  {reason:<14}{meaning}" for reason, meaning in REASONS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m worker.replay",
-        description="List failed and quarantined jobs with why, and put them back into the queue.",
-        epilog=EPILOG.format(reasons=reasons),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("jobs", nargs="*", metavar="ID", help="replay these jobs")
-    parser.add_argument("--queue", default=QUEUE, help="whose stopped jobs (%(default)s)")
-    parser.add_argument("--all", action="store_true", help="replay every stopped job")
-    parser.add_argument(
-        "--reason",
-        action="append",
-        choices=list(REASONS),
-        default=[],
-        metavar="REASON",
-        help="replay the jobs that stopped for this reason; may be repeated",
-    )
-    parser.add_argument("--discard", action="store_true", help="delete the jobs of the given ids for good")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
-    parser.add_argument(
-        "--limit", type=_limit, default=_SHOWN, metavar="N", help="jobs to list (%(default)s)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="list every job with every rejected event")
-    parser.add_argument(
-        "--json", action="store_true", help="list as JSON, every job with every rejected event"
-    )
-    options = parser.parse_args(arguments)
-    ways = [way for way in ("jobs", "all", "reason") if getattr(options, way)]
-    if len(ways) > 1:
-        parser.error("job ids, --all and --reason exclude each other")
-    if options.discard and not options.jobs:
-        parser.error("--discard takes job ids: what is deleted is deleted one by one")
-    if ways and (options.json or options.verbose):
-        parser.error("--json and --verbose are for the list of stopped jobs")
-    if options.dry_run and not ways:
-        parser.error("--dry-run of what? Give job ids, --all or --reason")
-    return options
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError("must be a whole number from 1 to 1000000")
-    return int(text)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a command's answer
-
-
-def _complain(message: str, status: int = 1) -> int:
-    print(f"replay: {message}", file=sys.stderr)  # noqa: T201
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -84,7 +84,8 @@ def test_interrupted_it_stops_its_servers_and_removes_its_files(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["--events", "0"], "at least 1"), (["--evnts", "5"], "unrecognized")]
+    ("arguments", "says"),
+    [(["--events", "0"], "not in the range x>=1"), (["--evnts", "5"], "No such option")],
 )
 def test_wrong_usage_ends_with_status_2(environment: dict[str, str], arguments: list[str], says: str) -> None:
     done = subprocess.run(

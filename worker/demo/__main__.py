@@ -4,15 +4,14 @@ Everything lives in a temporary directory and is gone afterwards, also after Ctr
 REDIS_URL are never looked at.
 """
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 try:
@@ -24,11 +23,15 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"The demo needs `{missing.name}`. Install its servers and tables: pip install -e '.[demo]'")
 
+import click
 import psycopg
 from redis import Redis
 from rq import Queue
 from rq.job import Job
 
+from .. import NAME
+from ..command import Command
+from ..queue.keys import JOB, QUEUE
 from . import sample
 
 CHUNK = 100  # events in a job; a scheduler would send up to 500, FCM's batch
@@ -42,30 +45,29 @@ _FATE = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit status: 0 ok, 1 the worker failed, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m worker.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=10_000, metavar="N", help="how many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another week")
-    parser.add_argument("--stock", action="store_true", help="with RQ's own forking worker instead of ours")
-    parser.add_argument(
-        "--wrong-project", action="store_true", help="FCM knows none of the tokens: see the brake hold"
-    )
-    options = parser.parse_args(arguments)
-    if options.events < 1:
-        parser.error("--events must be at least 1")
+@click.command("demo", cls=Command)
+@click.option(
+    "--events", type=click.IntRange(1), default=10_000, show_default=True, metavar="N", help="how many"
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="another seed, another week")
+@click.option("--stock", is_flag=True, help="with RQ's own forking worker instead of ours")
+@click.option("--wrong-project", is_flag=True, help="FCM knows none of the tokens: see the brake hold")
+def main(**chosen: Any) -> int:
+    """See the whole thing run: real servers, the real `rq worker notiflog`, a week of made-up pushes.
 
+    Exit status: 0 ok, 1 the worker failed, 130 interrupted.
+    """
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with sandbox.directory() as directory:
-            return run(console, directory, options)
+            return run(console, directory, SimpleNamespace(**chosen))
     except KeyboardInterrupt:
         console.print("Interrupted; servers stopped, files removed.")
         return 130
 
 
-def run(console: Console, directory: Path, options: argparse.Namespace) -> int:
+def run(console: Console, directory: Path, options: SimpleNamespace) -> int:
     """Start the servers, fill the queue, let the worker drain it, show what is left."""
     events, seed = options.events, options.seed
     console.print("Starting PostgreSQL and Valkey, throw-away servers from wheels ...")
@@ -73,18 +75,18 @@ def run(console: Console, directory: Path, options: argparse.Namespace) -> int:
         database_url = server.url()
         environment = _environment(database_url, redis_url, stock=options.stock)
         sandbox.create_app_tables(database_url)
-        console.print("[bold]$ python -m worker.migrate[/]")
-        subprocess.run([sys.executable, "-m", "worker.migrate"], env=environment, check=True)
+        console.print(f"[bold]$ python -m {NAME}.migrate[/]")
+        subprocess.run([sys.executable, "-m", f"{NAME}.migrate"], env=environment, check=True)
 
         with psycopg.connect(database_url, autocommit=True) as database, Redis.from_url(redis_url) as redis:
             app = sample.make_app(database, seed=seed)
             scheduler = sample.Scheduler(app, seed, wrong_project=options.wrong_project)
             payloads = scheduler.events(events)
             scheduler.insert_devices(database)
-            queue = Queue("notiflog", connection=redis)
+            queue = Queue(QUEUE, connection=redis)
             jobs = [
                 queue.enqueue(
-                    "worker.jobs.record_outcomes",
+                    JOB,
                     payloads[start : start + CHUNK],
                     # RQ would show the arguments, device tokens and all.
                     description=f"outcomes {start}..{start + CHUNK}",
@@ -110,7 +112,7 @@ def run(console: Console, directory: Path, options: argparse.Namespace) -> int:
 def _environment(database_url: str, redis_url: str, *, stock: bool) -> dict[str, str]:
     ours = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
     if not stock:
-        ours["RQ_WORKER_CLASS"] = "worker.drain.DrainWorker"
+        ours["RQ_WORKER_CLASS"] = f"{NAME}.drain.DrainWorker"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
     return {**inherited, **ours}
 
@@ -218,4 +220,4 @@ def _rejected(jobs: list[Job]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

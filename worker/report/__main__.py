@@ -1,27 +1,28 @@
 """What became of the prompts, at a look: `python -m worker.report`."""
 
-import argparse
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import click
 import psycopg
 from psycopg import errors
 from redis import RedisError
 
 from .. import NAME
+from ..command import Command, complain, say
 from ..queue.keys import QUEUE
 from ..servers import postgres
-from ..servers.redis import client
+from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
 from .counts import Counts, Report, Stopped
 from .reading import read_outcomes, read_stopped
@@ -29,14 +30,12 @@ from .text import ASCII_BLOCKS, BLOCKS, as_text
 
 WIDTHS = (40, 120)  # columns: a wider bar says no more
 
-NO_URL = "REDIS_URL cannot be parsed: expected redis://user:password@host:6379/0"
-
-EPILOG = """\
+EPILOG = f"""\
 examples:
-  python -m worker.report                                     today and the six days before
-  python -m worker.report --since 24h                         the last 24 hours
-  python -m worker.report --since 2026-11-01 --timezone Europe/Berlin
-  python -m worker.report --since 30d --html report.html      a page with charts, to open or to send
+  python -m {NAME}.report                                     today and the six days before
+  python -m {NAME}.report --since 24h                         the last 24 hours
+  python -m {NAME}.report --since 2026-11-01 --timezone Europe/Berlin
+  python -m {NAME}.report --since 30d --html report.html      a page with charts, to open or to send
 
 DATABASE_URL must be of a role that may read the log: its owner's, or service_role's. The worker's own role
 may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is delivered
@@ -45,38 +44,44 @@ exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 w
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the report; returns the exit status."""
-    options = _parse(arguments)
+@click.command("report", cls=Command, epilog=EPILOG)
+@click.option("--since", default="7d", show_default=True, help="7d, 24h or a date like 2026-11-01")
+@click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="whose days")
+@click.option("--queue", default=QUEUE, show_default=True, help="whose failed jobs")
+@click.option("--json", is_flag=True, help="all that is known, as JSON")
+@click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts")
+def main(**chosen: Any) -> int:
+    """What became of the prompts: outcomes by day and channel, delivery rates of chapters and rules, and the
+    jobs that failed.
+    """
+    options = _understand(SimpleNamespace(**chosen))
     try:
         settings = read_settings(os.environ)
         redis = client(os.environ)
-    except (ConfigError, ValueError) as error:
-        return _complain(str(error) if isinstance(error, ConfigError) else NO_URL, 2)
+    except (ConfigError, BadAddress) as error:
+        return complain(str(error), 2)
     try:
         with closing(postgres.connect(settings.database_url)) as connection:
             outcomes = read_outcomes(connection, options.since, options.timezone)
     except errors.InsufficientPrivilege:
-        return _complain(
+        return complain(
             "the role of DATABASE_URL may not read public.follow_up_notification_log (notiflog_worker may "
             "read keys and statuses only). Run this with the address of its owner or of service_role: "
             f"DATABASE_URL=$OWNER_DATABASE_URL python -m {NAME}.report"
         )
     except psycopg.Error as error:
-        return _complain(postgres.explain(error))
+        return complain(postgres.explain(error))
     status = 0
     stopped: Stopped | None = None
     try:
         with closing(redis):
             stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
-        status = _complain(
-            f"failed jobs are unknown ({type(error).__name__}): check REDIS_URL and whether the server is up"
-        )
+        status = complain(f"failed jobs are unknown: {explain(error)}")
     report = Report(options.since, options.now, options.timezone, outcomes, stopped)
     if options.html:
         return _write(options.html, options.page(report)) or status
-    _say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
+    say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
     return status
 
 
@@ -127,37 +132,25 @@ def _numbers(counts: Counts) -> dict[str, int | float | None]:
     return {**counts._asdict(), "delivery_rate": rate if rate is None else round(rate, 4)}
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m worker.report",
-        description="What became of the prompts: outcomes by day and channel, delivery rates of chapters and "
-        "rules, and the jobs that failed.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--since", default="7d", help="7d, 24h or a date like 2026-11-01 (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--timezone", type=_timezone, default="UTC", metavar="NAME", help="whose days (default: %(default)s)"
-    )
-    parser.add_argument("--queue", default=QUEUE, help="whose failed jobs (default: %(default)s)")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="all that is known, as JSON")
-    form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with charts")
-    options = parser.parse_args(arguments)
+def _understand(options: SimpleNamespace) -> SimpleNamespace:
+    """The options with their meaning. Raises click.UsageError."""
+    if options.json and options.html:
+        raise click.UsageError("--json is not allowed with --html")
     options.now = datetime.now(UTC)
+    options.timezone = _timezone(options.timezone)
     try:
         options.since = beginning(options.since, options.now, options.timezone)
     except (ValueError, OverflowError):
-        parser.error("--since must be days, hours or a date: 7d, 24h, 2026-11-01")
+        raise click.UsageError("--since must be days, hours or a date: 7d, 24h, 2026-11-01") from None
     if options.html:
         if options.html.exists() and not options.html.is_file():
-            parser.error(f"--html: {options.html} is no file")
+            raise click.UsageError(f"--html: {options.html} is no file")
         try:
             from .page import page
         except ModuleNotFoundError as missing:
-            parser.error(f"--html needs `{missing.name}` for its charts: pip install 'notiflog[report]'")
+            raise click.UsageError(
+                f"--html needs `{missing.name}` for its charts: pip install 'notiflog[report]'"
+            ) from None
         options.page = page
     return options
 
@@ -166,9 +159,7 @@ def _timezone(name: str) -> tzinfo:
     try:
         return UTC if name == "UTC" else ZoneInfo(name)  # UTC needs no time zone database
     except (KeyError, ValueError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"no such time zone: {name}, expected one like Europe/Berlin"
-        ) from None
+        raise click.UsageError(f"no such time zone: {name}, expected one like Europe/Berlin") from None
 
 
 def _write(path: Path, page: str) -> int:
@@ -180,8 +171,8 @@ def _write(path: Path, page: str) -> int:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        return _complain(f"cannot write {path}: {error.strerror}")
-    _say(f"wrote {path}")
+        return complain(f"cannot write {path}: {error.strerror}")
+    say(f"wrote {path}")
     return 0
 
 
@@ -197,18 +188,5 @@ def _terminal() -> tuple[int, str]:
     return min(max(shutil.get_terminal_size().columns, narrowest), widest), blocks
 
 
-def _say(text: str) -> None:
-    encoding = sys.stdout.encoding
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
-    except BrokenPipeError:  # `| head` has seen enough; without this, so would complain the flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(message: str, status: int = 1) -> int:
-    print(f"report: {message}", file=sys.stderr)  # noqa: T201
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,13 +1,45 @@
-"""Clients of Redis that give up soon."""
+"""Redis: its address, as RQ reads it, and clients that give up soon."""
 
 from collections.abc import Mapping
 
-from redis import ConnectionPool, Redis
-from redis.backoff import NoBackoff
+from redis import ConnectionPool, Redis, RedisError
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-# Seconds. The rows wait for the brake, so it must not wait for Redis.
-_PATIENCE = 1.0
+#: Seconds to wait for Redis.
+PATIENCE = 5.0
+# The rows wait for the brake, so it must not wait for Redis.
+_BRAKE_PATIENCE = 1.0
+
+_FORM = "expected redis://user:password@host:6379/0, with special characters of the password percent-encoded"
+
+
+class BadAddress(ValueError):
+    """A variable holds no address of a Redis; says which and what is expected, and nothing of its value."""
+
+
+def address(environ: Mapping[str, str]) -> str:
+    """The address that RQ's commands would use: RQ_REDIS_URL, or REDIS_URL. Raises BadAddress."""
+    url = environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL") or "redis://localhost:6379/0"
+    try:
+        ConnectionPool.from_url(url)
+    except ValueError:  # its text quotes a part of the address, which may well be the password
+        name = "RQ_REDIS_URL" if environ.get("RQ_REDIS_URL") else "REDIS_URL"
+        raise BadAddress(f"{name} cannot be parsed: {_FORM}") from None
+    return url
+
+
+def client(environ: Mapping[str, str], *, retries: int = 0) -> Redis:
+    """A client of the Redis that RQ's commands would use; gives up soon. Raises BadAddress.
+
+    `retries`: how often a command is tried again when the connection is lost or silent.
+    """
+    return Redis.from_url(
+        address(environ),
+        socket_timeout=PATIENCE,
+        socket_connect_timeout=PATIENCE,
+        retry=Retry(ExponentialBackoff(), retries),
+    )
 
 
 def impatient(redis: Redis) -> Redis:
@@ -17,22 +49,13 @@ def impatient(redis: Redis) -> Redis:
     """
     pool = redis.connection_pool
     options = pool.connection_kwargs | {
-        "socket_timeout": _PATIENCE,
-        "socket_connect_timeout": _PATIENCE,
+        "socket_timeout": _BRAKE_PATIENCE,
+        "socket_connect_timeout": _BRAKE_PATIENCE,
         "retry": Retry(NoBackoff(), 0),
     }
     return Redis.from_pool(ConnectionPool(pool.connection_class, **options))  # closes it, too
 
 
-#: Seconds to wait for Redis.
-PATIENCE = 5.0
-
-
-def client(environ: Mapping[str, str]) -> Redis:
-    """A client of the Redis that RQ's command line would use; gives up soon. Raises ValueError."""
-    return Redis.from_url(
-        environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL") or "redis://localhost:6379/0",
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
-        retry=Retry(NoBackoff(), 0),
-    )
+def explain(error: RedisError | OSError) -> str:
+    """A sentence on a Redis that did not do its part; redis-py's own may quote the address."""
+    return f"{type(error).__name__}: check REDIS_URL, and whether the server is up and has memory left"

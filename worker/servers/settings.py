@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from redis import ConnectionPool
 
 from . import tls
+from .redis import BadAddress, address
 from .tokens import CHANNELS, TokenTable, read_token_tables
 
 
@@ -62,11 +63,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         else:
             if require_tls and (gap := tls.unverified_database(database_url)):
                 problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
-    redis_url = environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL")  # as RQ's command line reads them
-    if require_tls and redis_url:
+    if require_tls:
         try:
-            gap = tls.unverified_redis(ConnectionPool.from_url(redis_url))
-        except ValueError:
+            gap = tls.unverified_redis(ConnectionPool.from_url(address(environ)))
+        except BadAddress:
             gap = "cannot be parsed"
         if gap:
             problems.append(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}")
