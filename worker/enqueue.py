@@ -19,6 +19,7 @@ from rq.job import Job
 from .events import Channel, Rejected, decode_all
 from .queue.keys import JOB as JOB
 from .queue.keys import QUEUE as QUEUE
+from .queue.keys import RETRIES as RETRIES
 
 #: Events a job: FCM's largest batch, and what one bulk statement records at its best.
 EVENTS_PER_JOB = 500
@@ -27,9 +28,6 @@ LARGEST_JOB = 4 << 20
 #: Seconds that Redis keeps a failed job, device tokens and all: time to correct and requeue it, then it goes.
 #: (RQ's own default is a year.)
 FAILURE_TTL = 14 * 24 * 3600
-#: How often RQ runs a job again whose worker died; without any, RQ fails it. At once: an interval would need
-#: RQ's scheduler. The job itself waits for a database that is away, and that does not count here.
-RETRIES = 3
 
 _LISTED = 100
 

@@ -6,21 +6,17 @@ process included. The draining worker needs it for the lines before its own star
 
 import os
 
-from redis import ConnectionPool
-
 from . import logs
 from .logs import sentry
+from .servers.redis import BadAddress, address
 
 # With a settings module RQ looks for these there, and no longer in the environment.
 globals().update({name: value for name, value in os.environ.items() if name.startswith("REDIS_")})
 
 try:
-    ConnectionPool.from_url(os.environ.get("REDIS_URL") or "redis://")
-except ValueError:  # RQ would show its text, which quotes a part of the password
-    raise SystemExit(
-        "REDIS_URL cannot be parsed: expected redis://user:password@host:6379/0, with special characters of "
-        "the password percent-encoded"
-    ) from None
+    address(os.environ)
+except BadAddress as error:  # RQ would show the parser's text, which quotes a part of the password
+    raise SystemExit(str(error)) from None
 
 logs.setup()
 sentry.setup()

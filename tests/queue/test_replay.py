@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -161,6 +162,42 @@ def test_nothing_of_the_last_run_counts_against_the_next(redis: Redis) -> None:
         "retries_left": "3",
     }
     assert redis.ttl("rq:job:job") == -1
+
+
+def test_a_replayed_job_has_the_retries_that_its_producer_gives(redis: Redis, valkey_url: str) -> None:
+    code = """if True:
+        import sys
+        from redis import Redis
+        from worker.queue import keys
+        keys.RETRIES, keys.MOST_RECOVERIES = 5, 7  # before anybody reads them
+        from tests import make
+        from tests.queue.test_stopped import FAILED, QUEUE
+        from worker import replay
+        from worker.enqueue import enqueue_outcomes
+        redis = Redis.from_url(sys.argv[1])
+        ids = dict.fromkeys(("peer_mentor_id", "chapter_id", "scenario_rule_id"), make.stranger())
+        rest = {"idempotency_key": "key", "delivery_channel": "fcm", "attempted_at": make.SENT_AT}
+        (job,) = enqueue_outcomes(redis, [{**ids, **rest}])
+        given = job.retries_left
+        job.retries_left = 0
+        job.set_status("failed")
+        job.save()
+        redis.lrem(QUEUE, 1, job.id)
+        redis.zadd(FAILED, {job.id: 2_000_000_000})
+        replay.main(["--all"])
+        job.refresh()
+        print(given, job.retries_left)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, valkey_url],
+        env={"PATH": os.environ["PATH"], "REDIS_URL": valkey_url},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1:] == ["5 5"], done.stderr
 
 
 def test_a_job_keeps_the_time_to_live_that_its_producer_gave_it(redis: Redis) -> None:
@@ -535,14 +572,15 @@ def test_on_a_terminal_progress_is_shown(
     monkeypatch.setattr(replay, "_PAGE", 2)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert replay.main(["--all"]) == 0
-    half, whole = "#" * 20 + " " * 20, "#" * 40
-    assert capsys.readouterr().err == f"\r[{half}] 2 of 4 jobs\r[{whole}] 4 of 4 jobs\n"
+    shown = capsys.readouterr().err
+    assert all(f"{done}/4" in shown for done in (0, 2, 4))
+    assert shown.endswith("\n")
 
 
 @pytest.mark.parametrize(
     ("url", "require_tls", "status", "says"),
     [
-        ("S3CRET", "0", 2, "REDIS_URL is no URL"),
+        ("S3CRET", "0", 2, "REDIS_URL cannot be parsed"),
         ("redis://:S3CRET@127.0.0.1:1", "1", 1, "check REDIS_URL"),
         ("redis://:S3CRET@redis.example:1", "1", 2, "reaches another host without TLS"),
     ],

@@ -1,5 +1,15 @@
 """The draining worker: `RQ_WORKER_CLASS=worker.drain.DrainWorker rq worker notiflog`."""
 
+import os
+
+from ..servers.redis import BadAddress, address
 from .worker import DrainWorker
 
 __all__ = ["DrainWorker"]
+
+try:
+    # Every command of RQ's loads the worker class before it reads the address, some of them nothing else of
+    # ours. Of a wrong one RQ shows the parser's text, which quotes a part of the password.
+    address(os.environ)
+except BadAddress as error:
+    raise SystemExit(str(error)) from None

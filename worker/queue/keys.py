@@ -12,6 +12,9 @@ JOB_FUNCTIONS = frozenset({JOB, SWEEP})
 QUEUE = "notiflog"
 #: RQ's prefix of every key, read as RQ reads it.
 PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq")
+#: How often RQ runs a job again whose worker died; without any, RQ fails it. At once: an interval would need
+#: RQ's scheduler. The job itself waits for a database that is away, and that does not count here.
+RETRIES = 3
 #: A job is taken over this often; after that it is suspected of killing its workers, and fails.
 MOST_RECOVERIES = 3
 #: Bytes of data that no job of ours reaches; a hash with more is not worth the memory.

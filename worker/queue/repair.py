@@ -9,11 +9,8 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.utils import now, utcformat
 
-from .keys import PREFIX, QUEUE, failed_key, quarantine_key, raw_id
+from .keys import PREFIX, QUEUE, RETRIES, failed_key, quarantine_key, raw_id
 from .stopped import StoppedJob
-
-# How often RQ runs a replayed job again whose worker died; without any, RQ fails it.
-RETRIES = 3
 
 
 def forget_killed_executions(job: Job) -> None:
