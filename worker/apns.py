@@ -69,3 +69,9 @@ def _read(answer: Answer) -> tuple[int | None, object]:
     said = {"reason": response.description, "timestamp": response.timestamp}
     body = {name: value for name, value in said.items() if value is not None}
     return int(response.status) if response.status else None, body or None
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("apns"))

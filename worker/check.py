@@ -11,14 +11,19 @@ from itertools import groupby
 from typing import get_args
 
 import click
-import psycopg
+
+from . import NAME
+from .command import Command, say
+from .extras import extra
+
+with extra("worker"):
+    import psycopg
+
 from psycopg.conninfo import make_conninfo
 from redis import Redis, RedisError, ResponseError
 from rq import Queue
 from rq.suspension import is_suspended
 
-from . import NAME
-from .command import Command, say
 from .queue.keys import PREFIX, QUEUE, quarantine_key
 from .queue.workers import age, listening
 from .record import brake

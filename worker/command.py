@@ -53,7 +53,9 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
     _prepare()
     try:
         with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
-            return int(command.invoke(context))
+            return int(command.invoke(context) or 0)
+    except KeyboardInterrupt:  # while modules were loaded
+        return complain("interrupted")
     except click.exceptions.Exit as done:
         raise SystemExit(done.exit_code) from None
     except click.UsageError as error:
@@ -67,6 +69,11 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
             raise
         _silence(sys.stdout)
         return complain(_UNWRITABLE.format(error.strerror))
+
+
+def no_command(module: str) -> int:
+    """What a module says that is run and does nothing; returns the exit status."""
+    return complain(f"{NAME}.{module} is to be imported; `python -m {NAME}` lists the commands", 2)
 
 
 def say(text: str = "") -> None:

@@ -17,3 +17,9 @@ cron.register(
     ttl=60,  # a minute later there is the next one
     failure_ttl=86_400,
 )
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("cron"))

@@ -158,3 +158,9 @@ def _chunks(
         total += size
     if chunk:
         yield chunk
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("enqueue"))

@@ -60,3 +60,9 @@ def result(token: str, answer: "SendResponse | str | BaseException") -> dict[str
 
 def _result(token: str, http_status: int | None, body: object) -> dict[str, Any]:
     return {"token": token, "http_status": http_status, "body": body, "delivery_channel": "fcm"}
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("fcm"))

@@ -9,12 +9,15 @@ from datetime import datetime
 from typing import Literal, NamedTuple, TypeVar
 from uuid import UUID
 
-import psycopg
+from .events import Channel
+from .extras import extra
+
+with extra("worker", ImportError):
+    import psycopg
+
 from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 from psycopg.rows import RowFactory, class_row, tuple_row
-
-from .events import Channel
 
 Row = TypeVar("Row")
 
@@ -127,3 +130,9 @@ def _cursor(connection: psycopg.Connection, row_factory: RowFactory[Row]) -> psy
     if connection.info.encoding == "ascii":  # SQL_ASCII: no encoding is known, and psycopg gives bytes
         cursor.adapters.register_loader("text", _Text)
     return cursor
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("history"))

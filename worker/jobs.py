@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import psycopg
+from . import NAME, logs
+from .extras import extra
+
+with extra("worker", RuntimeError):  # RQ takes an ImportError for a wrong name, and does not show its text
+    import psycopg
+
 from redis import Redis
 from rq import Retry, get_current_job
 
-from . import NAME, logs
 from .judge.batch import judge
 from .logs import sentry
 from .queue.repair import forget_killed_executions
@@ -98,3 +102,9 @@ def _pauses() -> Iterator[float]:
         yield pause
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("jobs"))

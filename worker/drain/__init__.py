@@ -2,8 +2,11 @@
 
 import os
 
+from ..extras import extra
 from ..servers.redis import BadAddress, address
-from .worker import DrainWorker
+
+with extra("worker"):
+    from .worker import DrainWorker
 
 __all__ = ["DrainWorker"]
 

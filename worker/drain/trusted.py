@@ -11,7 +11,7 @@ from rq.queue import Queue
 from .. import logs
 from ..queue.fields import IGNORED, unreadable_field
 from ..queue.keys import quarantine_key
-from ..queue.plain import UntrustedJob, inflate, read_call
+from ..queue.plain import UntrustedJob, inflate, job_function, read_call
 
 
 class TrustedJob(Job):  # type: ignore[misc]
@@ -31,10 +31,10 @@ class TrustedJob(Job):  # type: ignore[misc]
         self.webhooks: list[Any] = []
 
     @property
-    def func(self) -> Callable[..., Any] | None:
+    def func(self) -> Callable[..., Any]:
         """The job's function. Raises UntrustedJob if it is none of ours."""
         read_call(self.data)
-        return super().func  # type: ignore[no-any-return]
+        return job_function(self.func_name)
 
 
 class TrustedQueue(Queue):  # type: ignore[misc]

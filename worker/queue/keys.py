@@ -2,12 +2,17 @@
 
 import os
 
-#: The job, by name: the scheduler need not import what the worker needs.
+#: The job, by name: the scheduler need not import what the worker needs. The wire contract has this name,
+#: whatever the package is called here.
 JOB = "worker.jobs.record_outcomes"
 #: The periodic check of silent tokens.
 SWEEP = "worker.jobs.sweep_tokens"
-#: The functions a job may name.
-JOB_FUNCTIONS = frozenset({JOB, SWEEP})
+#: The functions a job may name, with a checkout's name of the package or the installed one's; in `jobs`.
+JOB_FUNCTIONS = {
+    f"{package}.jobs.{function}": function
+    for package in ("worker", "notiflog")
+    for function in ("record_outcomes", "sweep_tokens")
+}
 #: The queue of `rq worker notiflog`.
 QUEUE = "notiflog"
 #: RQ's prefix of every key, read as RQ reads it.

@@ -10,9 +10,12 @@ import io
 import json
 import pickle
 import zlib
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
-from .keys import JOB_FUNCTIONS, SWEEP
+from .. import NAME
+from .keys import JOB, JOB_FUNCTIONS, SWEEP
 
 #: A job's data may inflate to this much: 10,000 events are about 10 MB.
 MAX_INFLATED_BYTES = 64 << 20
@@ -95,15 +98,14 @@ def read_call(data: bytes) -> RecordCall | SweepCall:
     function, instance, args, kwargs = _load(data)
     if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
         raise UntrustedJob(
-            f"this worker only runs {', '.join(sorted(JOB_FUNCTIONS))}: enqueue other functions on a queue "
-            "of their own"
+            f"this worker only runs {JOB}, {SWEEP}: enqueue other functions on a queue of their own"
         )
-    if function == SWEEP:
+    if JOB_FUNCTIONS[function] == "sweep_tokens":
         if args or kwargs:
-            raise UntrustedJob("worker.jobs.sweep_tokens takes no argument")
+            raise UntrustedJob(f"{function} takes no argument")
         return SweepCall()
     if len(args) != 1 or kwargs:
-        raise UntrustedJob("worker.jobs.record_outcomes takes one argument: the list of events")
+        raise UntrustedJob(f"{function} takes one argument: the list of events")
     return RecordCall(*args)
 
 
@@ -121,3 +123,9 @@ def _load(data: bytes) -> tuple[Any, Any, list[Any], dict[Any, Any]]:
         raise UntrustedJob(
             "the job's data cannot be read: enqueue plain JSON types with RQ's default or json serializer"
         ) from None
+
+
+def job_function(name: str) -> Callable[..., Any]:
+    """One of JOB_FUNCTIONS: ours, whatever else is called `worker` here."""
+    function: Callable[..., Any] = getattr(import_module(f"{NAME}.jobs"), JOB_FUNCTIONS[name])
+    return function

@@ -14,12 +14,17 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import click
-import psycopg
-from psycopg import errors
-from redis import RedisError
 
 from .. import NAME
 from ..command import Command, complain, say
+from ..extras import extra
+
+with extra("worker"):
+    import psycopg
+
+from psycopg import errors
+from redis import RedisError
+
 from ..queue.keys import QUEUE
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain

@@ -51,7 +51,7 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """All migrations, oldest first."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).resolve().parents[1]
     # In a wheel they are part of the package, in a checkout they lie beside it.
     directory = next(
         path for path in (package / "migrations", package.parent / "migrations") if path.is_dir()

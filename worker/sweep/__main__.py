@@ -11,11 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
-import psycopg
-from redis import Redis, RedisError
 
 from .. import NAME, logs
 from ..command import Command, complain, progress, say
+from ..extras import extra
+
+with extra("worker"):
+    import psycopg
+
+from redis import Redis, RedisError
+
 from ..record import brake
 from ..record.tokens import Tokens
 from ..servers import postgres

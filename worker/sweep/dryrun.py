@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from .. import fcm
+from ..extras import extra
 from ..judge.classify import Verdict, classify
 from ..judge.rules import ACCEPTED
 
@@ -45,9 +46,10 @@ def check(tokens: Sequence[str]) -> list[Verdict]:
     Uses firebase-admin's default app, made from the environment's credentials if there is none yet. Where FCM
     does not answer, or its answers cannot be read, the verdicts are transient. Raises NoProject.
     """
-    import firebase_admin  # heavy, and not for those who record
-    from firebase_admin import exceptions, messaging
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    with extra("sweep", NoProject):  # heavy, and not for those who record
+        import firebase_admin
+        from firebase_admin import exceptions, messaging
+        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
     if not tokens:
         return []

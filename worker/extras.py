@@ -1,0 +1,22 @@
+"""What is installed with an extra only: said in a sentence where it is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import NAME
+
+
+@contextmanager
+def extra(name: str, error: type[BaseException] = SystemExit) -> Iterator[None]:
+    """Import in this block what `pip install 'notiflog[name]'` brings; raises `error` where that is missing.
+
+    For a command, RQ's included, SystemExit: the sentence is all that is shown.
+    """
+    try:
+        yield
+    except ImportError as missing:
+        if not missing.name or missing.name.split(".")[0] == NAME:
+            raise
+        raise error(
+            f"`{missing.name}` is missing, or not of the right version: pip install 'notiflog[{name}]'"
+        ) from None
