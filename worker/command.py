@@ -19,7 +19,7 @@ _UNWRITABLE = "cannot write the answer: {}"
 
 
 class Command(click.Command):
-    """A command, called with its arguments.
+    """A command, called with its arguments; what it is `interrupted` with tells whether to run it again.
 
     The call returns the exit status: 0 done, 1 a problem, 2 wrong configuration. After `--help` and on wrong
     usage it raises SystemExit with 0 and 2, as the command line wants it.
@@ -28,19 +28,10 @@ class Command(click.Command):
     def __init__(self, *args: Any, interrupted: str = "interrupted", **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **kwargs)
-        self._interrupted = interrupted
+        self.interrupted = interrupted
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         return run(self, f"python -m {NAME}.{self.name}", arguments)
-
-    def invoke(self, ctx: click.Context) -> int:
-        """Do it; whatever ends it early is one sentence."""
-        try:
-            return int(super().invoke(ctx))
-        except KeyboardInterrupt:
-            return complain(self._interrupted)
-        except _Unwritable as error:
-            return complain(str(error))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As it is written: click would fill its lines."""
@@ -54,13 +45,15 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
     try:
         with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
             return int(command.invoke(context) or 0)
-    except KeyboardInterrupt:  # while modules were loaded
-        return complain("interrupted")
     except click.exceptions.Exit as done:
         raise SystemExit(done.exit_code) from None
     except click.UsageError as error:
         error.show()
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        problem = getattr(command, "interrupted", "interrupted")
+    except _Unwritable as error:
+        problem = str(error)
     except BrokenPipeError:  # of what click or rich wrote: the help, a table
         _silence(sys.stdout)
         return 0
@@ -68,7 +61,8 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG):
             raise
         _silence(sys.stdout)
-        return complain(_UNWRITABLE.format(error.strerror))
+        problem = _UNWRITABLE.format(error.strerror)
+    return _complain(command.name, problem)
 
 
 def no_command(module: str) -> int:
@@ -90,11 +84,7 @@ def say(text: str = "") -> None:
 def complain(message: str, status: int = 1) -> int:
     """Write a line for whoever watches, after the command's name; returns `status`."""
     context = click.get_current_context(silent=True)
-    try:
-        print(f"{(context and context.command.name) or NAME}: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    except OSError:
-        _silence(sys.stderr)
-    return status
+    return _complain(context.command.name if context else None, message, status)
 
 
 @contextmanager
@@ -131,3 +121,11 @@ def _prepare() -> None:
 def _silence(stream: TextIO) -> None:
     """Drop what else is written; without this, so would complain the flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _complain(name: str | None, message: str, status: int = 1) -> int:
+    try:
+        print(f"{name or NAME}: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        _silence(sys.stderr)
+    return status

@@ -61,6 +61,22 @@ def test_it_leaves_nothing_behind(environment: dict[str, str], tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["| head -n 1", ">/dev/full"])
+def test_output_that_ends_early_ends_it_without_a_traceback(
+    environment: dict[str, str], tmp_path: Path, where: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} {where}"],  # noqa: S607
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stderr.count("\n") <= 1, "Traceback" in done.stderr) == (True, False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_stops_its_servers_and_removes_its_files(
     environment: dict[str, str], tmp_path: Path, how: signal.Signals

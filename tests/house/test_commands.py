@@ -76,6 +76,24 @@ def test_help_that_nobody_reads_or_that_cannot_be_written_is_one_sentence_at_mos
     assert "cannot write" in unwritten.stderr
 
 
+@pytest.mark.parametrize("arguments", ["", "--version", "--help", "events --schema"])
+def test_so_it_is_with_the_list_of_commands(arguments: str) -> None:
+    listing = f"{sys.executable} -m worker {arguments}"
+    unread = shell(f"{listing} | true", {"PATH": os.environ["PATH"]})
+    unwritten = shell(f"{listing} >/dev/full", {"PATH": os.environ["PATH"]})
+    assert (unread.returncode, unread.stderr) == (0, "")
+    assert (unwritten.returncode, unwritten.stderr.count("\n")) == (1, 1)
+    assert "cannot write the answer" in unwritten.stderr
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_a_complaint_that_cannot_be_written_changes_no_status(name: str) -> None:
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1"}
+    places = ("", "2>/dev/full", "2>&1 >/dev/null | true")
+    done = [shell(f"{line(name)} {where}", {"PATH": os.environ["PATH"], **nowhere}) for where in places]
+    assert [one.returncode for one in done] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("redis")
