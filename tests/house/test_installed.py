@@ -20,6 +20,7 @@ from worker.demo import sample
 __all__ = ["wheel"]
 
 OURS = ["worker.jobs.record_outcomes", "notiflog.jobs.record_outcomes"]
+OUR_SWEEPS = ["worker.jobs.sweep_tokens", "notiflog.jobs.sweep_tokens"]
 RQ_WORKER = ("python", "-m", "rq.cli", "worker", "notiflog")
 KINDS = {
     "draining": {"RQ_WORKER_CLASS": "notiflog.drain.DrainWorker"},
@@ -177,9 +178,10 @@ def test_a_worker_records_jobs_of_both_names(
     installed, directory = request.getfixturevalue(f"beside_a_{app_is}")
     queue = Queue("notiflog", connection=redis)
     jobs = [queue.enqueue(name, [make.event(app, number)]) for number, name in enumerate(OURS)]
+    jobs += [queue.enqueue(name) for name in OUR_SWEEPS]  # through at once: the app has no tokens
     environment = {"DATABASE_URL": database, "REDIS_URL": valkey_url, **KINDS[kind]}
     done = installed.run(*RQ_WORKER, "--burst", cwd=directory, environment=environment)
-    assert (done.returncode, statuses(jobs), rows(connection)) == (0, ["finished"] * 2, 2), done.stdout
+    assert (done.returncode, statuses(jobs), rows(connection)) == (0, ["finished"] * 4, 2), done.stdout
 
 
 @pytest.mark.parametrize(("app_is", "name"), [("file", "worker.greet"), ("package", "worker.jobs.greet")])

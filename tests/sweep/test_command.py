@@ -1,5 +1,6 @@
 """`python -m worker.sweep`: what it says, prunes and returns."""
 
+import socket
 import subprocess
 import sys
 
@@ -131,6 +132,16 @@ def test_wrong_settings_are_named_and_not_shown(
     said = capsys.readouterr().err
     assert says in said
     assert "S3CRET" not in said
+
+
+def test_a_redis_that_never_answers_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("worker.servers.redis.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        assert sweep.main([]) == 1
+    assert "check REDIS_URL" in capsys.readouterr().err
 
 
 def test_without_a_terminal_the_progress_is_lines(
