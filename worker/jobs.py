@@ -37,8 +37,9 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """Record what became of push prompts. The job to enqueue on the queue `notiflog`.
 
     `events`: payloads of the wire contract, see README. Returns the summary, or RQ's Retry while PostgreSQL
-    is away. Raises RejectedEvents once every good event is recorded, and DatabaseFault for a fault that will
-    not pass by itself; neither carries a token or a row's data.
+    is away or somebody's lock keeps a row from being recorded. Raises RejectedEvents once every good event is
+    recorded, and DatabaseFault for a fault that will not pass by itself; neither carries a token or a row's
+    data.
     """
     logs.setup()
     sentry.setup()
@@ -56,6 +57,8 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     if reports is None:
         return _AGAIN
     (report,) = reports
+    if report.waiting:
+        return _AGAIN
     if report.rejected:
         if job := get_current_job():
             job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for

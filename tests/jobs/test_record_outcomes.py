@@ -56,6 +56,7 @@ class TestSummary:
             "retrying": 1,
             "duplicates": 1,
             "conflicting": 1,
+            "waiting": 0,
             "rejected": 0,
             "pruned": 0,
             "kept": 0,

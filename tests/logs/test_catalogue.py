@@ -47,7 +47,7 @@ def calls() -> Iterator[Call]:
 
 
 CALLS = list(calls())
-_NOTHING = store.Recorded(frozenset(), {}, {}, frozenset(), Pruned())
+_NOTHING = store.Recorded(frozenset(), {}, {}, {}, frozenset(), Pruned())
 #: What these bring.
 MORE: dict[str, set[str]] = {
     "outcomes_recorded": set(account([Batch(0, [], [])], _NOTHING, frozenset())[0].summary),

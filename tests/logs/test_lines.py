@@ -97,6 +97,7 @@ class TestAWorker:
             "retrying": 1,
             "duplicates": 2,
             "conflicting": 1,
+            "waiting": 0,
             "rejected": 1,
             "pruned": 1,
             "kept": 1,

@@ -1,6 +1,7 @@
 """What one job leaves in PostgreSQL: rows, and tokens that are gone or stay."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -431,7 +432,7 @@ class TestTransaction:
         run([make.event(app)])
         assert connection.execute("show lock_timeout").fetchone() == ("0",)
 
-    def test_a_held_key_ends_in_a_transient_fault_rather_than_a_wait_for_ever(
+    def test_a_held_key_keeps_its_event_waiting_rather_than_the_job_for_ever(
         self,
         run: Record,
         connection: psycopg.Connection,
@@ -442,7 +443,34 @@ class TestTransaction:
         monkeypatch.setattr(postgres, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
         with connect(database) as other, other.transaction():
             record(other, Tokens(Settings(database_url=database)), [judge([make.event(app)])])
-            with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
-                run([make.event(app)])
-        assert is_transient(caught.value)
+            report = run([make.event(app), make.event(app, 1)])
+        assert (report.summary["waiting"], report.summary["delivered"], report.waiting) == (1, 1, True)
         assert run([make.event(app)]).summary["duplicates"] == 1
+
+    def test_a_locked_table_is_a_passing_fault_of_all(
+        self,
+        run: Record,
+        connection: psycopg.Connection,
+        database: str,
+        app: sample.App,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(postgres, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
+        with psycopg.connect(database) as holder:
+            holder.execute("lock table public.follow_up_notification_log")
+            with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
+                run([make.event(app, number) for number in range(100)])
+        assert is_transient(caught.value)
+
+    def test_however_many_rows_are_locked_the_turn_does_not_wait_for_each(
+        self, run: Record, connection: psycopg.Connection, database: str, app: sample.App
+    ) -> None:
+        events = [make.event(app, number) for number in range(200)]
+        with psycopg.connect(database) as holder:
+            holder.execute("select from public.users for update")
+            started = time.monotonic()
+            assert run(events).summary["waiting"] == 200
+        assert (
+            time.monotonic() - started < 60
+        )  # three seconds for each of twenty users, if each was waited for
+        assert run(events).summary["delivered"] == 200

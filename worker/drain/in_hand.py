@@ -49,13 +49,14 @@ class InHand:
         self._claimed: list[Claimed] = []  # not in flight yet
         self._in_flight: deque[_InFlight] = deque()
         self._ordinary: list[Claimed] = []  # for RQ's ordinary path
+        self._waiting: list[Claimed] = []  # for somebody's lock, to be tried again with the next look around
         self._wait_until = float("inf")
         self._looked_around = float("-inf")
 
     @property
-    def in_flight(self) -> bool:
-        """Some turn is being written."""
-        return bool(self._in_flight)
+    def busy(self) -> bool:
+        """Some turn is being written, or will be."""
+        return bool(self._in_flight or self._waiting)
 
     @property
     def ordinary(self) -> bool:
@@ -111,7 +112,10 @@ class InHand:
 
     def settle_some(self, seconds: float) -> None:
         """Wait for the oldest turn, `seconds` at most: jobs may come before it is written."""
-        wait([self._in_flight[0].unfinished], timeout=seconds)
+        if self._in_flight:
+            wait([self._in_flight[0].unfinished], timeout=seconds)
+        else:
+            time.sleep(seconds)
         self.settle_done()
 
     def stop_waiting(self, seconds: float) -> None:
@@ -155,6 +159,7 @@ class InHand:
         for claimed, report in unfinished.awaited:
             self._path.succeed(claimed, report)
         self._ordinary += unfinished.ordinary
+        self._waiting += unfinished.waiting
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:
         """Fail the job that cannot be written; of several, find out which."""
@@ -180,16 +185,19 @@ class InHand:
         if returned.given_up:
             logs.error("jobs_given_up", jobs=returned.given_up)
             self._given_up()
+        if waiting := self._waiting:
+            self._waiting = []
+            self._in_flight.append(_InFlight(waiting, self._write(waiting)))
         self._looked_around = time.monotonic()
 
     def release(self) -> None:
         """Give everything that is not finished back to the front of the queue."""
         members = self._members()
         self._in_flight.clear()
-        self._claimed, self._ordinary = [], []
+        self._claimed, self._ordinary, self._waiting = [], [], []
         if released := self._claims.release(members):
             logs.warning("jobs_released", jobs=released)
 
     def _members(self) -> list[Member]:
         in_flight = (claimed for turn in self._in_flight for claimed in turn.jobs)
-        return [claimed.member for claimed in (*in_flight, *self._claimed, *self._ordinary)]
+        return [claimed.member for claimed in (*in_flight, *self._claimed, *self._ordinary, *self._waiting)]

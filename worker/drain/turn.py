@@ -27,6 +27,8 @@ class Unfinished(NamedTuple):
     ordinary: list[Claimed]
     #: Recorded, and others wait for them.
     awaited: list[tuple[Claimed, Report]]
+    #: Some of their rows have to wait for somebody's lock.
+    waiting: list[Claimed]
 
 
 def run(
@@ -43,12 +45,15 @@ def run(
     Raises what `Writers.write` raises, with nothing written.
     """
     started_at = time.time()
-    unfinished = Unfinished([], [], [], [])
+    unfinished = Unfinished([], [], [], [], [])
     judged = _judge(jobs, unfinished)
     reports = writers.write([batch for _, batch in judged]) if judged else []
     done: list[Done] = []
     recorded: dict[str, tuple[Claimed, Report]] = {}
     for (claimed, batch), report in zip(judged, reports, strict=True):
+        if report.waiting:
+            unfinished.waiting.append(claimed)
+            continue
         if report.rejected:
             unfinished.failed.append((claimed, RejectedEvents(report.rejected, batch.events)))
             continue

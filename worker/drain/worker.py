@@ -188,11 +188,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     def _is_empty(self) -> bool:
         """Whether all that was taken is done: the last turn may hold a job for RQ's ordinary path."""
         self._hand.settle_all()
-        return not self._hand.ordinary
+        if self._hand.busy:
+            self._hand.settle_some(_MOMENT)
+        return not self._hand.ordinary and not self._hand.busy
 
     def _is_over(self, burst: bool, max_idle_time: int | None, idle_since: float) -> bool:
         """Whether an empty queue ends the worker. If not, waits for jobs, or for what is in flight."""
-        if self._hand.in_flight:
+        if self._hand.busy:
             self._hand.settle_some(_MOMENT)
             return False
         if burst or (max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time):

@@ -15,8 +15,8 @@ class Event(NamedTuple):
 EVENTS = {
     "outcomes_recorded": Event(
         "the summary of one job or turn: its events by outcome, by reason, and what became of their tokens",
-        "jobs events delivered failed skipped retrying duplicates conflicting rejected pruned kept withheld "
-        "refused absent failed_by skipped_by ms",
+        "jobs events delivered failed skipped retrying duplicates conflicting waiting rejected pruned kept "
+        "withheld refused absent failed_by skipped_by ms",
     ),
     "send_failed": Event(
         "one send result that was not accepted", "channel http_status reason evidence token"
@@ -53,6 +53,10 @@ EVENTS = {
         "the sweep is through the token table: what it found; counts of nothing are left out",
         "[tokens] [fcm] [apns] [unknown] [alive] [dead] [no_verdict] [no_verdict_*] [pruned] [kept] "
         "[withheld] [refused] [older_than_30_days] [older_than_270_days] [age_unknown]",
+    ),
+    "rows_waiting": Event(
+        "another session's lock keeps some rows from being recorded: their jobs are tried again",
+        "table rows holders",
     ),
     "database_unavailable": Event(
         "a passing PostgreSQL fault; the job waits and tries again", "problem [retry_in]"

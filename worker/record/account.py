@@ -40,6 +40,11 @@ class Report(NamedTuple):
     summary: dict[str, Any]
     rejected: list[Rejected]
 
+    @property
+    def waiting(self) -> bool:
+        """Some events could not be recorded yet: the job is to be run again."""
+        return bool(self.summary["waiting"])
+
 
 def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[str]) -> list[Report]:
     """Tell for each job what became of its events and tokens.
@@ -84,7 +89,15 @@ def _events(
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
-    count = {"delivered": 0, "failed": 0, "skipped": 0, "retrying": 0, "duplicates": 0, "conflicting": 0}
+    count = {
+        "delivered": 0,
+        "failed": 0,
+        "skipped": 0,
+        "retrying": 0,
+        "duplicates": 0,
+        "conflicting": 0,
+        "waiting": 0,
+    }
     failed_by: dict[str, int] = {}
     skipped_by: dict[str, int] = {}
     refused: list[Rejected] = []
@@ -92,6 +105,8 @@ def _events(
         key, status = outcome.idempotency_key, outcome.status
         if not outcome.final:
             count["retrying"] += 1
+        elif recorded.waiting and key in recorded.waiting:
+            count["waiting"] += 1
         elif recorded.refused and outcome in recorded.refused:
             refused.append(_refusal(position, recorded.refused[outcome]))
         elif recorded.left_out and key in recorded.left_out:

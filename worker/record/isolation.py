@@ -45,6 +45,14 @@ def isolate(
         isolate(items[start : start + step], attempt, refuse, is_refusal, is_settled)
 
 
+def is_wait(error: psycopg.Error) -> bool:
+    """Whether an item had to wait too long, for a lock on some row or for its own work: it may be done later.
+
+    Of a lock on a whole table PostgreSQL gives no context: there every item would wait.
+    """
+    return error.sqlstate == "57014" or (error.sqlstate == "55P03" and bool(error.diag.context))
+
+
 def is_of_items(error: psycopg.Error) -> bool:
     """Whether some of the items of a statement may be what PostgreSQL refuses, rather than the statement."""
     state = error.sqlstate or ""

@@ -1,8 +1,9 @@
 """From judged jobs to rows: decide what may be pruned, write, account; and wait while PostgreSQL is away."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from ..events import Channel
 from ..judge.batch import Batch
 from ..judge.classify import Failure, Outcome, stale_tokens
 from ..servers import postgres
+from ..servers.locks import lock_holders
 from . import brake, store
 from .account import Report, account, total
 from .tokens import Tokens
@@ -62,6 +64,8 @@ def record(
     withheld = frozenset(notice.token for notice in notices if notice.channel in held)
     recorded = store.write(connection, tokens, [outcome for outcome in judged if outcome.final], stale)
     reports = account(batches, recorded, withheld)
+    if recorded.waiting:
+        _tell_who_is_waited_for(connection, recorded.waiting)
 
     if unguarded := tokens.unguarded(stale):
         logs.warning("guard_off", stale=unguarded)
@@ -69,6 +73,13 @@ def record(
     ms = round((time.perf_counter() - started) * 1000, 1)
     logs.info("outcomes_recorded", jobs=len(batches), **total(reports), ms=ms)
     return reports
+
+
+def _tell_who_is_waited_for(connection: psycopg.Connection, waiting: dict[str, str]) -> None:
+    for table, rows in Counter(waiting.values()).items():
+        with suppress(psycopg.Error):
+            holders = lock_holders(connection, table)
+            logs.warning("rows_waiting", table=table, rows=rows, holders=holders)
 
 
 def outcomes(batches: Iterable[Batch]) -> list[Outcome]:

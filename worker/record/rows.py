@@ -1,5 +1,8 @@
 """Insert outcomes: all at once, or, where PostgreSQL refuses some, all others."""
 
+import math
+import re
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -7,7 +10,7 @@ from uuid import UUID
 import psycopg
 
 from ..judge.classify import Outcome
-from .isolation import is_of_items, isolate
+from .isolation import is_of_items, is_wait, isolate
 
 #: Insert outcomes, skipping keys that exist; returns the keys that are new.
 INSERT_OUTCOMES = """
@@ -20,6 +23,16 @@ returning idempotency_key
 """
 
 _PARENTS = ("peer_mentor_id", "chapter_id", "scenario_rule_id")
+_TABLES = {"users": "peer_mentor_id", "chapters": "chapter_id", "scenario_rules": "scenario_rule_id"}
+
+# Where some rows have to wait, others are tried meanwhile.
+_SHORTER_WAIT = "select pg_catalog.set_config('lock_timeout', '300ms', true)"
+
+# Seconds after which rows that are not tried yet wait along with those that are locked.
+_PATIENCE = 10.0
+
+# What PostgreSQL says that it was doing when a lock kept it: checking a foreign key, inserting a key.
+_LOCKED = re.compile(r'in relation "([^"]{1,63})"')
 
 
 def insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
@@ -63,7 +76,12 @@ class IsolatedRows:
         self.inserted: set[str] = set()
         #: Refused: what is to blame, a column or a constraint. By outcome: another of the same key may be in.
         self.refused: dict[Outcome, str] = {}
-        self._orphans: set[tuple[str, UUID]] = set()  # parents that turned out to be missing
+        #: Keys that somebody's lock keeps from being inserted, with the table that is locked.
+        self.waiting: dict[str, str] = {}
+        # Parents that turned out to be missing, or to be locked by somebody.
+        self._orphans: set[tuple[str, UUID]] = set()
+        self._locked: dict[tuple[str, UUID], str] = {}
+        self._deadline = math.inf
 
     def insert(self, rows: Sequence[Outcome], again: Sequence[Outcome]) -> None:
         """Insert `rows`, the first of each key, and of `again` those whose key was left free.
@@ -71,25 +89,45 @@ class IsolatedRows:
         The foreign keys themselves tell which rows are bad: reading the parent tables instead would need
         privileges on them, and row level security there would make every parent look missing.
         """
-        isolate(rows, self._attempt, self._refuse, is_of_items, self._is_orphan)
+        self._connection.execute(_SHORTER_WAIT)
+        isolate(rows, self._attempt, self._refuse, _is_refusal, self._is_settled)
         while heirs := self._heirs(again):
             again = [outcome for outcome in again if outcome not in heirs]
-            isolate(list(heirs), self._attempt, self._refuse, is_of_items, self._is_orphan)
+            isolate(list(heirs), self._attempt, self._refuse, _is_refusal, self._is_settled)
 
     def _attempt(self, rows: Sequence[Outcome]) -> None:
         with self._connection.transaction():  # a savepoint
             self.inserted |= insert(self._connection, rows)
 
     def _refuse(self, row: Outcome, error: psycopg.Error) -> None:
+        if is_wait(error):
+            self._wait(row, error)
+            return
         blamed = self.refused[row] = _blame(error)
         if blamed in _PARENTS:
             self._orphans.add((blamed, getattr(row, blamed)))
 
-    def _is_orphan(self, row: Outcome) -> bool:
+    def _wait(self, row: Outcome, error: psycopg.Error) -> None:
+        found = _LOCKED.search(error.diag.context or "")
+        table = found[1] if found else "follow_up_notification_log"
+        self.waiting[row.idempotency_key] = table
+        self._deadline = min(self._deadline, time.monotonic() + _PATIENCE)
+        if parent := _TABLES.get(table):
+            self._locked[parent, getattr(row, parent)] = table
+
+    def _is_settled(self, row: Outcome) -> bool:
+        """Whether a row's fate follows from another's: their parent is missing, or locked."""
         for parent in _PARENTS:
-            if (parent, getattr(row, parent)) in self._orphans:
+            its_own = parent, getattr(row, parent)
+            if its_own in self._orphans:
                 self.refused[row] = parent
                 return True
+            if its_own in self._locked:
+                self.waiting[row.idempotency_key] = self._locked[its_own]
+                return True
+        if time.monotonic() > self._deadline:
+            self.waiting[row.idempotency_key] = next(reversed(self.waiting.values()))
+            return True
         return False
 
     def _heirs(self, again: Sequence[Outcome]) -> dict[Outcome, None]:
@@ -100,6 +138,10 @@ class IsolatedRows:
             if outcome.idempotency_key in free and outcome not in self.refused:
                 heirs.setdefault(outcome.idempotency_key, outcome)
         return {heirs[key]: None for key in sorted(heirs)}
+
+
+def _is_refusal(error: psycopg.Error) -> bool:
+    return is_of_items(error) or is_wait(error)
 
 
 def _blame(error: psycopg.Error) -> str:

@@ -10,6 +10,7 @@ import psycopg
 
 from ..judge.classify import Outcome, StaleToken, Status
 from ..servers import postgres
+from .isolation import is_wait
 from .prune import Pruned
 from .rows import IsolatedRows, first_of_each_key, insert
 from .tokens import Tokens
@@ -18,9 +19,6 @@ from .tokens import Tokens
 SELECT_STATUSES = """
 select idempotency_key, status from public.follow_up_notification_log where idempotency_key = any(%b)
 """
-
-# What somebody else's lock, or too much to delete, ends in: passing faults that need not keep rows waiting.
-_WAITED = ("55P03", "57014")
 
 
 class Recorded(NamedTuple):
@@ -31,7 +29,9 @@ class Recorded(NamedTuple):
     known: dict[str, Status]
     #: Refused by a constraint: its column or name. By outcome: another of the same key may be in.
     refused: dict[Outcome, str]
-    #: Neither inserted nor there: a trigger or a rule of the log left them out.
+    #: Not inserted yet, because somebody holds a lock: keys, with the table that is locked.
+    waiting: dict[str, str]
+    #: Neither inserted nor there: a trigger of the log left them out.
     left_out: frozenset[str]
     tokens: Pruned
 
@@ -45,8 +45,9 @@ def write(
     """Record outcomes and prune stale tokens, in one transaction while PostgreSQL refuses nothing.
 
     Of outcomes with one key the first counts that PostgreSQL takes. Those it refuses (their user, chapter or
-    rule does not exist) are singled out; all others are recorded. Tokens are pruned whether or not a row was
-    new, and recorded rows stay whatever becomes of tokens. Raises psycopg.Error with nothing written.
+    rule does not exist) and those that somebody's lock keeps waiting are singled out, all others recorded.
+    Tokens are pruned whether or not a row was new, and recorded rows stay whatever becomes of tokens. Raises
+    psycopg.Error with nothing written.
     """
     rows, again = first_of_each_key(outcomes)
     if tokens.may_go_with_rows(connection, stale):
@@ -57,10 +58,9 @@ def write(
                 known = _known(connection, rows, inserted)
                 pruning = True
                 pruned = tokens.prune(connection, stale) if stale else Pruned()
-            return _recorded(rows, inserted, known, {}, pruned)
+            return _recorded(rows, inserted, known, pruned)
         except psycopg.Error as error:
-            waited = pruning and error.sqlstate in _WAITED
-            if connection.closed or (postgres.is_transient(error) and not waited):
+            if connection.closed or (postgres.is_transient(error) and not is_wait(error)):
                 raise
             if pruning:
                 tokens.refused_with_rows(stale)
@@ -70,7 +70,7 @@ def write(
         inserted = frozenset(isolated.inserted)
         known = _known(connection, rows, inserted)
     pruned = tokens.prune_apart(connection, stale) if stale else Pruned()
-    return _recorded(rows, inserted, known, isolated.refused, pruned)
+    return _recorded(rows, inserted, known, pruned, isolated)
 
 
 def _known(
@@ -86,11 +86,13 @@ def _recorded(
     rows: Sequence[Outcome],
     inserted: frozenset[str],
     known: dict[str, Status],
-    refused: dict[Outcome, str],
     pruned: Pruned,
+    isolated: IsolatedRows | None = None,
 ) -> Recorded:
+    refused = isolated.refused if isolated else {}
+    waiting = isolated.waiting if isolated else {}
     left_out: frozenset[str] = frozenset()
     if len(inserted) + len(known) < len(rows):
-        keys = {row.idempotency_key for row in rows} - inserted - known.keys()
+        keys = {row.idempotency_key for row in rows} - inserted - known.keys() - waiting.keys()
         left_out = frozenset(keys - {outcome.idempotency_key for outcome in refused})
-    return Recorded(inserted, known, refused, left_out, pruned)
+    return Recorded(inserted, known, refused, waiting, left_out, pruned)

@@ -4,6 +4,7 @@
 __all__ = [
     "finding",
     "findings",
+    "locks",
     "migrations",
     "postgres",
     "privileges",
