@@ -160,7 +160,6 @@ AT_FIRST: dict[str, tuple[Fault, str, str]] = {
     "57014: statement timeout": (statement_too_slow, "57014", "statement_timeout=300ms"),
     "55P03: table locked": (table_locked, "55P03", "lock_timeout=300ms"),
     "25P04: transaction timeout": (transaction_too_long, "25P04", ""),
-    "55P03: key held by a silent session": (key_held, "55P03", "lock_timeout=300ms"),
 }
 
 
@@ -184,11 +183,24 @@ def test_workers_wait_until_it_passes(
     assert ([site.unfinished() for site in both], left(mortal_postgres, mortal_database)) == ([{}, {}], ALL)
 
 
+def test_a_key_that_a_silent_session_holds_is_waited_for(
+    sites: Sites, mortal_postgres: Postgres, mortal_database: str, mortal_app: sample.App
+) -> None:
+    both = sites(*KINDS)
+    for site in both:
+        site.enqueue(mortal_app)
+    with key_held(Place(mortal_postgres, mortal_database)):
+        workers = [site.start("--burst", TEST_LOOK_AROUND="1") for site in both]
+        until(lambda: all(worker.logged("rows_waiting") for worker in workers))
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert ([site.unfinished() for site in both], left(mortal_postgres, mortal_database)) == ([{}, {}], ALL)
+
+
 def test_no_transaction_waits_for_ever(mortal_postgres: Postgres, mortal_database: str) -> None:
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
     with connect(mortal_postgres.url(mortal_database)) as connection, transaction(connection):
         limits = [connection.execute(f"show {name}".encode()).fetchone() for name in names]
-    assert limits == [("10s",), ("1min",), ("1min",)]
+    assert limits == [("2s",), ("1min",), ("1min",)]
 
 
 # --- faults in the middle of a transaction --------------------------------------------------------------
@@ -257,7 +269,9 @@ def test_the_loser_of_a_deadlock_writes_again(
     sites: Sites, mortal_postgres: Postgres, mortal_database: str, mortal_app: sample.App
 ) -> None:
     place = Place(mortal_postgres, mortal_database)
-    place.admin(f"alter database {mortal_database} set deadlock_timeout = '3s'")  # time to close the circle
+    place.admin(
+        f"alter database {mortal_database} set deadlock_timeout = '1500ms'"
+    )  # time to close the circle
     both = sites(*KINDS)
 
     def lose(site: Site) -> Started:
@@ -444,16 +458,6 @@ LASTING = {
         "a table is missing: run `python -m worker.migrate`",
         "alter table public.gone rename to follow_up_notification_log",
     ),
-    "42P01: the token table is gone": Lasting(
-        "alter table public.device_tokens rename to gone",
-        "check NOTIFLOG_TOKEN_TABLE",
-        "alter table public.gone rename to device_tokens",
-    ),
-    "42703: a column is gone": Lasting(
-        "alter table public.device_tokens rename updated_at to gone",
-        "check NOTIFLOG_TOKEN_COLUMN and NOTIFLOG_TOKEN_REGISTERED_COLUMN",
-        "alter table public.device_tokens rename gone to updated_at",
-    ),
     "42501: a privilege is taken away": Lasting(
         f"revoke insert on {LOG} from notiflog_worker",
         "lacks a privilege",
@@ -463,12 +467,6 @@ LASTING = {
         f"alter table {LOG} enable row level security; drop policy notiflog_worker_insert on {LOG}",
         "lacks a privilege or a row level security policy",
         f"alter table {LOG} disable row level security",
-    ),
-    "row level security on the tokens, without a policy": Lasting(
-        "alter table public.device_tokens enable row level security;"
-        " drop policy notiflog_worker_delete on public.device_tokens",
-        "lacks a privilege or a row level security policy",
-        "alter table public.device_tokens disable row level security",
     ),
     "28P01: the password is changed": Lasting(
         "alter role app password 'another'; " + f"select pg_terminate_backend(pid) {WORKERS_SESSIONS}",
@@ -526,6 +524,58 @@ def test_a_lasting_fault_stops_the_draining_worker_fails_the_stock_job_and_loses
     assert draining.start("--burst", DATABASE_URL=app_role).wait() == 0
     until(lambda: not stock.unfinished())
     assert (draining.unfinished(), left(*place)) == ({}, ALL)
+
+
+#: What is done to the token table while workers run, the SQLSTATE they tell, and what cures it.
+OF_TOKENS = {
+    "the table is gone": Lasting(
+        "alter table public.device_tokens rename to gone",
+        "42P01",
+        "alter table public.gone rename to device_tokens",
+    ),
+    "a column is gone": Lasting(
+        "alter table public.device_tokens rename updated_at to gone",
+        "42703",
+        "alter table public.device_tokens rename gone to updated_at",
+    ),
+    "a privilege is taken away": Lasting(
+        "revoke delete on public.device_tokens from notiflog_worker",
+        "42501",
+        "grant delete on public.device_tokens to notiflog_worker",
+    ),
+    "row level security, without a policy": Lasting(
+        "alter table public.device_tokens enable row level security;"
+        " drop policy notiflog_worker_delete on public.device_tokens",
+        "42501",
+        "alter table public.device_tokens disable row level security",
+    ),
+}
+
+
+@pytest.mark.parametrize("lasting", OF_TOKENS.values(), ids=OF_TOKENS)
+def test_a_fault_of_the_token_table_stops_no_worker_and_keeps_the_tokens(
+    sites: Sites,
+    mortal_postgres: Postgres,
+    mortal_database: str,
+    mortal_app: sample.App,
+    app_role: str,
+    lasting: Lasting,
+) -> None:
+    place = Place(mortal_postgres, mortal_database)
+    both = sites(*KINDS)
+    workers = [site.start(DATABASE_URL=app_role) for site in both]
+    for site in both:
+        site.enqueue(mortal_app, jobs=1)
+    until(lambda: left(*place)[0] == 4)  # they run, and could write
+    place.admin(lasting.harm)
+    for site in both:
+        site.enqueue(mortal_app, jobs=JOBS - 1, first=1)
+    until(lambda: [site.unfinished() for site in both] == [{}, {}])
+    told = {line["sqlstate"] for worker in workers for line in worker.logged("prune_refused")}
+    place.admin(lasting.cure)
+    assert (told, [worker.process.poll() for worker in workers]) == ({lasting.sentence}, [None, None])
+    rows, keys, tokens = left(*place)
+    assert (rows, keys, tokens) == (ALL[0], ALL[1], ALL[2] + 2 * (JOBS - 1))
 
 
 def test_a_database_that_does_not_exist_is_refused(

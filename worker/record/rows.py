@@ -100,6 +100,8 @@ class IsolatedRows:
             self.inserted |= insert(self._connection, rows)
 
     def _refuse(self, row: Outcome, error: psycopg.Error) -> None:
+        if error.sqlstate == "57014":
+            raise error  # not even alone: somebody cancels, or the server is that slow
         if is_wait(error):
             self._wait(row, error)
             return

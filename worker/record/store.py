@@ -60,7 +60,8 @@ def write(
                 pruned = tokens.prune(connection, stale) if stale else Pruned()
             return _recorded(rows, inserted, known, pruned)
         except psycopg.Error as error:
-            if connection.closed or (postgres.is_transient(error) and not is_wait(error)):
+            waited = is_wait(error) or (pruning and error.sqlstate == "55P03")
+            if connection.closed or (postgres.is_transient(error) and not waited):
                 raise
             if pruning:
                 tokens.refused_with_rows(stale)
