@@ -100,7 +100,7 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
         nonlocal shown
         if time.monotonic() - shown > EVERY:
             shown = time.monotonic()
-            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)  # noqa: T201
+            _tell(f"{done:,} of {total:,} {what}")
 
     yield show
 
@@ -124,8 +124,13 @@ def _silence(stream: TextIO) -> None:
 
 
 def _complain(name: str | None, message: str, status: int = 1) -> int:
+    _tell(f"{name or NAME}: {message}")
+    return status
+
+
+def _tell(line: str) -> None:
+    """Write a line to standard error; if nobody can read it, so be it."""
     try:
-        print(f"{name or NAME}: {message}", file=sys.stderr, flush=True)  # noqa: T201
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
         _silence(sys.stderr)
-    return status
