@@ -6,6 +6,13 @@ from contextlib import contextmanager
 from . import NAME
 
 
+class MissingExtra(RuntimeError):
+    """A job's function lacks what an extra brings; says which.
+
+    No ImportError: RQ takes one for a wrong name of the function, and does not show its text.
+    """
+
+
 @contextmanager
 def extra(name: str, error: type[BaseException] = SystemExit) -> Iterator[None]:
     """Import in this block what `pip install 'notiflog[name]'` brings; raises `error` where that is missing.

@@ -6,9 +6,9 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from . import NAME, logs
-from .extras import extra
+from .extras import MissingExtra, extra
 
-with extra("worker", RuntimeError):  # RQ takes an ImportError for a wrong name, and does not show its text
+with extra("worker", MissingExtra):
     import psycopg
 
 from redis import Redis

@@ -195,6 +195,18 @@ def test_the_apps_own_jobs_run_as_ever(
     assert job.return_value() == "the app greets Ada"
 
 
+@pytest.mark.parametrize("app_is", ["file", "package"])
+def test_a_stock_worker_without_the_settings_leaves_a_remedy(
+    request: pytest.FixtureRequest, redis: Redis, valkey_url: str, app_is: str
+) -> None:
+    installed, directory = request.getfixturevalue(f"beside_a_{app_is}")
+    Queue("notiflog", connection=redis).enqueue("worker.jobs.sweep_tokens")  # the app has none of this name
+    environment = {"REDIS_URL": valkey_url}
+    installed.run(*RQ_WORKER, "--burst", cwd=directory, environment=environment)
+    listed = installed.run("notiflog", "replay", environment=environment)
+    assert "RQ found no such job: start the worker with RQ_CONFIG=notiflog.rqconfig" in listed.stdout
+
+
 def test_the_scheduler_beside_it_loads_nothing_of_the_apps(beside_a_file: tuple[Venv, Path]) -> None:
     installed, directory = beside_a_file
     code = "import sys; from notiflog import apns, enqueue, fcm, history; print('worker' in sys.modules)"
@@ -265,6 +277,8 @@ def test_a_stock_workers_job_says_which_extra_it_needs(
     environment = {"PYTHONPATH": without("psycopg"), "REDIS_URL": valkey_url, **settings}
     installed.run(*RQ_WORKER, "--burst", environment=environment)
     assert "pip install 'notiflog[worker]'" in failure(job)
+    listed = installed.run("notiflog", "replay", environment={"REDIS_URL": valkey_url})
+    assert "pip install 'notiflog[worker]'" in listed.stdout
 
 
 @pytest.mark.parametrize("door", ["enqueue", "fcm", "apns", "events", "probe", "rqconfig"])

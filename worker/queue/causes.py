@@ -3,6 +3,9 @@
 import re
 from typing import NamedTuple
 
+from .. import NAME
+from .keys import JOB_FUNCTIONS
+
 #: What each reason means, in the order in which they are told.
 REASONS: dict[str, str] = {
     "rejected": "some events were refused, all others of these jobs are recorded",
@@ -46,10 +49,13 @@ _FOREIGN: dict[str, Cause] = {
     "rq.exceptions.DeserializationError": Cause("untrusted", "the job's data cannot be read"),
     "rq.timeouts.JobTimeoutException": Cause("timeout", "it ran longer than the job's timeout"),
 }
+# What RQ says of a function that it cannot import: its name, or the last part of that.
+_UNFOUND = "Invalid attribute name: "
 # Our exceptions, whose texts carry no data, by their place in the package; failed jobs are kept for weeks, so
 # the places of earlier releases stay.
 _OWN: dict[str, str] = {
     "events.InvalidEvent": "untrusted",
+    "extras.MissingExtra": "configuration",
     "queue.plain.UntrustedJob": "untrusted",
     "servers.postgres.DatabaseFault": "database",
     "servers.settings.ConfigError": "configuration",
@@ -124,5 +130,10 @@ def _own(raised: _Raised) -> Cause | None:
 
 
 def _foreign(raised: _Raised) -> Cause:
+    unfound = raised.message.removeprefix(_UNFOUND)
+    if raised.name == "ValueError" and (unfound in JOB_FUNCTIONS or unfound in JOB_FUNCTIONS.values()):
+        return Cause(
+            "configuration", f"RQ found no such job: start the worker with RQ_CONFIG={NAME}.rqconfig"
+        )
     unshown = Cause("other", f"{raised.name} (its text is not shown: it might quote data)")
     return _FOREIGN.get(raised.name, unshown)
