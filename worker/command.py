@@ -134,3 +134,7 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
         _silence(sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(no_command("command"))

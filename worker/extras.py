@@ -27,3 +27,9 @@ def extra(name: str, error: type[BaseException] = SystemExit) -> Iterator[None]:
         raise error(
             f"`{missing.name}` is missing, or not of the right version: pip install 'notiflog[{name}]'"
         ) from None
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("extras"))
