@@ -378,9 +378,15 @@ def test_good_and_bad_jobs(
 
 #: What PostgreSQL says while it quotes a row: the statement that fails, by whether waiting may help.
 STATEMENT_FAULTS = {"lasting": "0A000", "passing": "40001"}
+#: What is said of it then: the event is rejected, the token stays, or the job waits.
+SIGNS = {
+    ("row", "lasting"): "PostgreSQL refuses the row: 0A000",
+    ("token", "lasting"): '"sqlstate":"0A000"',
+    ("token", "passing"): "SQLSTATE 40001",
+}
 
 
-@pytest.mark.parametrize(("where", "fault"), [("row", "lasting"), ("token", "passing")])
+@pytest.mark.parametrize(("where", "fault"), SIGNS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_faults_of_the_database(
     redis: Redis,
@@ -400,7 +406,7 @@ def test_faults_of_the_database(
     key = f"{MARK}-{name if where == 'row' else 'key'}"
     put(redis, "job", call([event(app, "fault", idempotency_key=key, results=[dead])]), timeout="2")
     worker = start()
-    sign = f"SQLSTATE {STATEMENT_FAULTS[fault]}"
+    sign = SIGNS[where, fault]
     until(lambda: sign in worker.output or sign in failure_of(redis))
     worker.send(signal.SIGTERM)
     worker.wait()
