@@ -35,10 +35,12 @@ from .servers.redis import BadAddress, client
 from .servers.settings import ConfigError, Settings, read_settings, requires_tls
 from .servers.token_findings import future_registrations
 from .servers.token_shape import columns, usable_shape
-from .servers.tokens import TokenTable
+from .servers.tokens import CHANNELS, TokenTable
 
 #: Seconds for all questions to one server.
 PATIENCE = 20.0
+# With fewer dead tokens than this in a day it says little that the table holds none of them.
+_MANY = 20
 #: A job that has waited for longer while there are workers, in seconds, is worth a look.
 LONG = 300.0
 
@@ -190,12 +192,13 @@ def _queue(redis: Redis, name: str) -> Iterator[Finding]:
         else:
             yield Finding(f"queue.{state}", "ok", "none")
     yield from _brake(redis)
+    yield from _absent(redis)
 
 
 def _brake(redis: Redis) -> Iterator[Finding]:
     on = []
     for source in get_args(brake.Source):
-        for channel, (alive, dead) in brake.recent(redis, source).items():
+        for channel, (alive, dead, *_) in brake.recent(redis, source).items():
             if brake.is_on(alive, dead):
                 on.append(f"{dead:,} of {alive + dead:,} recent answers of {channel} to {source} say so")
     if on:
@@ -204,6 +207,19 @@ def _brake(redis: Redis) -> Iterator[Finding]:
         yield Finding("queue.brake", "warning", text, remedy)
     else:
         yield Finding("queue.brake", "ok", "off")
+
+
+def _absent(redis: Redis) -> Iterator[Finding]:
+    names = [f"{channel}:{what}" for channel in CHANNELS for what in ("notices", "absent")]
+    counts = brake.kept(redis, names, 24)
+    for channel in CHANNELS:
+        dead, absent = counts[f"{channel}:notices"], counts[f"{channel}:absent"]
+        if dead >= _MANY and absent >= 0.9 * dead:
+            text = (
+                f"of {dead:,} dead tokens of {channel} in the last day the token table held {dead - absent:,}"
+            )
+            remedy = "is it the right table and column? Tokens that are hashed there cannot be found"
+            yield Finding("queue.absent", "warning", text, remedy)
 
 
 def _field(redis: Redis, job_id: bytes, name: str) -> bytes | None:

@@ -17,6 +17,7 @@ from rq import Retry, get_current_job
 from .judge.batch import judge
 from .logs import sentry
 from .queue.repair import forget_killed_executions
+from .record import brake
 from .record.account import RejectedEvents
 from .record.recording import record_patiently
 from .record.tokens import Tokens
@@ -46,14 +47,12 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     if job := get_current_job():
         forget_killed_executions(job)
     batch = judge(events)
+    tokens = Tokens(settings())
     with _brake() as redis:
         reports = record_patiently(
-            lambda: closing(postgres.connect(settings().database_url)),
-            Tokens(settings()),
-            [batch],
-            redis,
-            _pauses(),
+            lambda: closing(postgres.connect(settings().database_url)), tokens, [batch], redis, _pauses()
         )
+        brake.count(redis, tokens.take_counts())
     if reports is None:
         return _AGAIN
     (report,) = reports

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -45,13 +46,14 @@ def some(alive: int = 0, dead: int = 0, channel: Channel = "fcm") -> list[Outcom
 
 
 def held(redis: Redis | None, outcomes: list[Outcome], source: brake.Source = "sends") -> frozenset[Channel]:
-    return brake.held(redis, *brake.tally(outcomes), source)
+    return brake.hold(redis, *brake.tally(outcomes), source).channels
 
 
 def put(redis: Redis, name: str, number: int, minutes_ago: int = 0) -> None:
     """Answers as other workers counted them."""
-    minute = redis.time()[0] // 60 - minutes_ago
-    redis.hset(brake.key("sends"), f"{minute}:{name}", str(number))
+    then = redis.time()[0] - 60 * minutes_ago
+    redis.hincrby(f"{brake.key('sends')}:minute:{then // 60}", name, number)
+    redis.hincrby(f"{brake.key('sends')}:hour:{then // 3600}", name, number)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +116,79 @@ def test_answers_that_say_nothing_of_the_token_neither_count_nor_outvote(
 
 
 @pytest.mark.parametrize(("minutes_ago", "on"), [(0, True), (8, True), (10, False), (600, False)])
-def test_only_the_last_ten_minutes_count(redis: Redis, minutes_ago: int, on: bool) -> None:
+def test_only_the_last_ten_minutes_count_where_they_hold_enough(
+    redis: Redis, minutes_ago: int, on: bool
+) -> None:
     put(redis, "fcm:dead", 100, minutes_ago)
-    assert held(redis, some(dead=1)) == ({"fcm"} if on else set())
+    assert held(redis, some(alive=60, dead=1)) == ({"fcm"} if on else set())
+
+
+@pytest.mark.parametrize("hours", [1, 5, 24, 167])
+def test_at_low_volume_the_window_stretches_until_it_holds_enough(redis: Redis, hours: int) -> None:
+    put(redis, "fcm:dead", 45, 60 * hours)
+    assert held(redis, some(dead=4)) == set()
+    assert held(redis, some(dead=1)) == {"fcm"}
+
+
+def test_it_stretches_no_further_than_it_must(redis: Redis) -> None:
+    put(redis, "fcm:dead", 1000, 60 * 9)
+    put(redis, "fcm:alive", 60, 60 * 5)
+    assert held(redis, some(dead=10)) == set()
+
+
+def test_and_no_further_than_a_week(redis: Redis) -> None:
+    put(redis, "fcm:dead", 1000, 60 * 24 * 8)
+    assert held(redis, some(dead=10)) == set()
+
+
+def test_the_worst_at_low_volume_are_49_live_tokens_in_all(redis: Redis) -> None:
+    """45 wrong notices in each of twenty windows, some hours apart."""
+    pruned = 0
+    for window in range(20, 0, -1):
+        for _ in range(45):
+            put(redis, "fcm:dead", 1, 60 * 4 * window)
+            now = brake.recent(redis, "sends")["fcm"]
+            pruned += not brake.is_on(now.alive, now.dead)
+    assert pruned == 49
+
+
+def test_minutes_and_hours_of_the_future_count_for_nothing(redis: Redis) -> None:
+    now = redis.time()[0]
+    for ahead in range(1, 20):
+        redis.hset(f"{brake.key('sends')}:minute:{now // 60 + ahead}", "fcm:dead", "10000")
+        redis.hset(f"{brake.key('sends')}:hour:{now // 3600 + ahead}", "fcm:alive", "100000")
+    assert held(redis, some(dead=49)) == set()
+    assert held(redis, some(dead=1)) == {"fcm"}
 
 
 def test_what_is_past_is_not_kept_in_redis(redis: Redis) -> None:
-    put(redis, "fcm:dead", 100, 11)
     held(redis, some(alive=1))
-    assert redis.hlen(brake.key("sends")) == 1
-    assert 0 < redis.ttl(brake.key("sends")) <= 600
+    minute, hour = sorted(redis.scan_iter(f"{brake.key('sends')}:*"), reverse=True)
+    assert 0 < redis.ttl(minute) <= 600
+    assert 0 < redis.ttl(hour) <= 7 * 24 * 3600
+
+
+def test_however_many_names_somebody_puts_there_none_is_looked_at(redis: Redis) -> None:
+    held(redis, some(alive=1))
+    for bucket in redis.scan_iter(f"{brake.key('sends')}:*"):
+        redis.hset(bucket, mapping={f"x{number}": "1" for number in range(10_000)})
+    redis.config_resetstat()
+    assert held(redis, some(dead=50)) == {"fcm"}
+    calls = redis.info("commandstats")
+    assert not calls.keys() & {"cmdstat_hgetall", "cmdstat_hkeys", "cmdstat_hscan"}
+
+
+@pytest.mark.parametrize("value", ["many", "-5e", "", "nan"])
+def test_a_number_that_is_none_counts_for_nothing(redis: Redis, value: str) -> None:
+    hour = redis.time()[0] // 3600 - 3
+    redis.hset(f"{brake.key('sends')}:hour:{hour}", "fcm:alive", value)
+    assert held(redis, some(dead=50)) == {"fcm"}
+
+
+def test_other_numbers_are_kept_by_the_hour(redis: Redis) -> None:
+    for _ in range(2):
+        brake.hold(redis, Counter(), Counter(), more={"fcm:absent": 3})
+    assert brake.kept(redis, ["fcm:absent", "fcm:notices"], 24) == {"fcm:absent": 6, "fcm:notices": 0}
 
 
 def test_a_turn_costs_one_round_trip_and_one_without_answers_none(redis: Redis) -> None:
@@ -177,5 +242,6 @@ class TestRedisAway:
             client.close()
 
     def test_a_key_of_another_type_keeps_the_tokens(self, redis: Redis) -> None:
-        redis.set(brake.key("sends"), "not a hash")
+        minute = redis.time()[0] // 60
+        redis.set(f"{brake.key('sends')}:minute:{minute}", "not a hash")
         assert held(redis, some(dead=1)) == {"fcm"}

@@ -63,7 +63,7 @@ class TestMassDeath:
         assert (summary["withheld"], summary["pruned"], summary["failed"]) == (60, 0, 60)
         assert [line["dead"] for line in logged() if line["event"] == "brake_on"] == [60]
 
-        redis.delete(brake.key("sends"))  # ten minutes later, say
+        redis.delete(*redis.scan_iter(f"{brake.key('sends')}:*"))  # a week later, say
         queue.enqueue(JOB, dead(app, 0, 40, window="next-"))
         work()
         assert (rows(connection), tokens(connection)) == (100, 20)
@@ -72,7 +72,7 @@ class TestMassDeath:
         self, work: Work, queue: Queue, redis: Redis, connection: psycopg.Connection, app: sample.App
     ) -> None:
         minute = redis.time()[0] // 60
-        redis.hset(brake.key("sends"), f"{minute}:fcm:dead", "100")
+        redis.hset(f"{brake.key('sends')}:minute:{minute}", "fcm:dead", "100")
         queue.enqueue(JOB, dead(app, 0, 1))
         work()
         assert (rows(connection), tokens(connection)) == (1, 60)
@@ -106,7 +106,7 @@ class TestMassDeath:
         monkeypatch.setattr(store, "write", write)
         queue.enqueue(JOB, dead(app, 0, 30))
         work()
-        assert redis.hvals(brake.key("sends")) == [b"30"]
+        assert brake.recent(redis, "sends")["fcm"].dead == 30
         assert (rows(connection), tokens(connection)) == (30, 30)
 
     def test_a_fault_of_redis_costs_neither_rows_nor_tokens(
@@ -118,7 +118,7 @@ class TestMassDeath:
         redis: Redis,
         logged: Logged,
     ) -> None:
-        redis.set(brake.key("sends"), "not a hash")
+        redis.set(f"{brake.key('sends')}:hour:{redis.time()[0] // 3600}", "not a hash")
         queue.enqueue(JOB, dead(app, 0, 2))
         work()
         assert (rows(connection), tokens(connection)) == (2, 60)

@@ -168,7 +168,7 @@ def test_a_table_that_refuses_everything_is_told_of_once_a_minute(
         for number in range(3):
             events = [make.event(site.app, number, results=[make.unregistered("dead")])]
             record(connection, tokens, [judge(events)])
-    assert [line["event"] for line in logged()] == ["prune_refused"]
+    assert [line["event"] for line in logged()].count("prune_refused") == 1
     assert site.database.run("select count(*) from public.follow_up_notification_log") == [(3,)]
 
 

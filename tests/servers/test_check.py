@@ -258,7 +258,7 @@ def _quarantined(queue: Queue, app: sample.App) -> None:
 
 
 def _brake_on(queue: Queue, app: sample.App) -> None:
-    brake.held(queue.connection, Counter(), Counter({"fcm": 60}))
+    brake.hold(queue.connection, Counter(), Counter({"fcm": 60}))
 
 
 def _silent(queue: Queue, app: sample.App) -> None:
@@ -299,10 +299,10 @@ def test_a_fault_in_redis(
 
 
 def test_looking_does_not_count_for_the_brake(run_check: Run, durable: Redis) -> None:
-    brake.held(durable, Counter(), Counter({"fcm": 3}))
-    before = durable.hgetall(brake.key("sends"))
+    brake.hold(durable, Counter(), Counter({"fcm": 3}))
+    before = brake.recent(durable, "sends")
     run_check("--json")
-    assert durable.hgetall(brake.key("sends")) == before
+    assert brake.recent(durable, "sends") == before
 
 
 def test_no_worker_is_a_problem_only_for_waiting_jobs(run_check: Run, queue: Queue, app: sample.App) -> None:
@@ -616,3 +616,14 @@ def test_a_draining_worker_is_seen_by_both(
         while run_probe("--max-age", "30").status:
             assert process.poll() is None, (tmp_path / "log").read_text()
         assert run_check("--json").wrong == {}
+
+
+@pytest.mark.parametrize(("notices", "absent", "warned"), [(40, 38, True), (40, 30, False), (10, 10, False)])
+def test_dead_tokens_that_the_table_does_not_hold(
+    run_check: Run, worker: Worker, durable: Redis, notices: int, absent: int, warned: bool
+) -> None:
+    brake.hold(durable, Counter(), Counter(), more={"apns:notices": notices, "apns:absent": absent})
+    answer = run_check("--json")
+    assert ("queue.absent" in answer.wrong) == warned
+    if warned:
+        assert "of 40 dead tokens of apns in the last day the token table held 2" in str(answer.findings)

@@ -302,5 +302,6 @@ def test_settings_do_not_show_the_database_url() -> None:
     assert repr(read_settings({"DATABASE_URL": URL})) == (
         "Settings(tokens={'fcm': TokenTable(table=('public', 'device_tokens'), column='token', "
         "registered=('updated_at',), zone=None, mark=None), 'apns': TokenTable(table=('public', "
-        "'device_tokens'), column='token', registered=('updated_at',), zone=None, mark=None)}, connections=3)"
+        "'device_tokens'), column='token', registered=('updated_at',), zone=None, mark=None)}, "
+        "connections=3, prune_limit=0.1)"
     )

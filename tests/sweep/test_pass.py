@@ -152,7 +152,7 @@ class TestBrake:
         self, sweep: Any, register: Register, fcm: Fcm, connection: psycopg.Connection, redis: Redis
     ) -> None:
         minute = redis.time()[0] // 60
-        redis.hset(brake.key("sends"), f"{minute}:fcm:alive", "100000")
+        redis.hset(f"{brake.key('sends')}:minute:{minute}", "fcm:alive", "100000")
         tokens = register(60)
         fcm.answers = dict.fromkeys(tokens, DEAD)
         sweep()

@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 from redis import Redis
 
 from ..judge.batch import Batch
+from ..record import brake
 from ..record.account import Report
 from ..record.recording import record_patiently
 from ..record.tokens import Tokens
@@ -73,6 +74,7 @@ class Writers:
         self._threads.shutdown(cancel_futures=True)
         for connection in self._connections.values():
             connection.close()
+        brake.count(self._redis, self._tokens.take_counts())
         self._redis.close()
 
     @contextmanager

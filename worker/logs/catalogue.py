@@ -39,6 +39,10 @@ EVENTS = {
         "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart", "stale"
     ),
     "guard_weak": Event("registration times say too little of when a token was registered", "problem remedy"),
+    "prune_limited": Event(
+        "more dead tokens in a minute than NOTIFLOG_PRUNE_LIMIT allows: the others stay for now",
+        "channel tokens limit remedy",
+    ),
     "prune_refused": Event(
         "PostgreSQL does not have dead tokens pruned: they stay, the rows are recorded",
         "table tokens sqlstate culprit remedy",

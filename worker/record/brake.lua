@@ -1,31 +1,58 @@
--- Add a turn's answers to the recent ones of all workers, by the minute of the server's clock.
+-- Add a turn's answers to those of all workers, by the minute and the hour of the server's clock.
 --
--- KEYS  1 hash: '<minute>:<name>' -> number of answers
--- ARGV  1 minutes that count, the current one included; then name, number, name, number, ...
+-- KEYS  1 prefix of the buckets: '<prefix>:minute:<n>' and '<prefix>:hour:<n>' are hashes name -> number
+-- ARGV  1 minutes that count, the current one included  2 answers that are enough  3 hours to look back at most
+--       4 how many channels follow: their names for "alive", its number, for "dead", its number, each
+--       then further names and numbers, which are only kept by the hour
 --
--- Returns the recent number of each name, in the order given.
+-- Where the minutes hold too few answers, hours are taken instead, as many as hold enough. Buckets of the future
+-- and names that nobody asks for are never read, however many somebody puts there.
+--
+-- Returns for each channel {alive, dead, minutes that this is about, dead in the current minute}.
 
-local key, minutes = KEYS[1], tonumber(ARGV[1])
-local minute = math.floor(redis.call('TIME')[1] / 60)
+local key, minutes, least, hours, channels = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]),
+  tonumber(ARGV[4])
+local now = tonumber(redis.call('TIME')[1])
+local current = { minute = math.floor(now / 60), hour = math.floor(now / 3600) }
 
-for at = 2, #ARGV, 2 do
-  if ARGV[at + 1] ~= '0' then redis.call('HINCRBY', key, minute .. ':' .. ARGV[at], ARGV[at + 1]) end
+local function bucket(unit, back)
+  return key .. ':' .. unit .. ':' .. (current[unit] - back)
 end
-redis.call('EXPIRE', key, minutes * 60)
 
-local recent = {}
-local stored = redis.call('HGETALL', key)
-for at = 1, #stored, 2 do
-  local counted, name = string.match(stored[at], '^(%d+):(.+)$')
-  if not counted or counted + minutes <= minute then
-    redis.call('HDEL', key, stored[at])
-  else
-    recent[name] = (recent[name] or 0) + tonumber(stored[at + 1])
+local function count(unit, first, last, seconds)
+  local counted = false
+  for at = first, last, 2 do
+    if ARGV[at + 1] ~= '0' then
+      redis.call('HINCRBY', bucket(unit, 0), ARGV[at], ARGV[at + 1])
+      counted = true
+    end
   end
+  if counted then redis.call('EXPIRE', bucket(unit, 0), seconds) end
 end
 
-local numbers = {}
-for at = 2, #ARGV, 2 do
-  numbers[#numbers + 1] = recent[ARGV[at]] or 0
+local function look_back(unit, most, enough, alive, dead)
+  local sum = { 0, 0 }
+  for back = 0, most - 1 do
+    local found = redis.call('HMGET', bucket(unit, back), alive, dead)
+    for at = 1, 2 do sum[at] = sum[at] + (tonumber(found[at] or 0) or 0) end
+    if sum[1] + sum[2] >= enough then return sum[1], sum[2], back + 1 end
+  end
+  return sum[1], sum[2], most
 end
-return numbers
+
+local last = 4 + 4 * channels
+count('minute', 5, last, minutes * 60)
+count('hour', 5, #ARGV, hours * 3600)
+
+local answers = {}
+for at = 5, last, 4 do
+  local names = { ARGV[at], ARGV[at + 2] }
+  local alive, dead, about = look_back('minute', minutes, math.huge, names[1], names[2])
+  if alive + dead < least then
+    alive, dead, about = look_back('hour', hours, least, names[1], names[2])
+    about = about * 60
+  end
+  local this_minute = tonumber(redis.call('HGET', bucket('minute', 0), names[2]) or 0) or 0
+  answers[#answers + 1] = { alive, dead, about, this_minute }
+end
+return answers

@@ -9,9 +9,10 @@ request or ask to try again say nothing, and as many as they may be, they must n
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
 
 from redis import Redis, RedisError
 from rq.defaults import RQ_KEY_PREFIX
@@ -20,10 +21,11 @@ from .. import logs
 from ..events import Channel
 from ..judge.classify import Outcome
 
-#: Answers of so many minutes count, the current one included.
+#: Answers of so many minutes count, the current one included,
 MINUTES = 10
-#: With fewer answers than this, a majority says nothing.
+#: or, where those are fewer than this, of as many hours as hold enough: a week's at most.
 LEAST_ANSWERS = 50
+_HOURS = 7 * 24
 
 #: Whose answers: sends and the sweep have credentials of their own, and each could drown the other's.
 Source = Literal["sends", "sweep"]
@@ -32,43 +34,82 @@ _CHANNELS: tuple[Channel, ...] = get_args(Channel)
 _SCRIPT = Path(__file__).with_name("brake.lua").read_text()
 
 
-def held(
-    redis: "Redis | None", alive: Counter[Channel], dead: Counter[Channel], source: Source = "sends"
-) -> frozenset[Channel]:
-    """Count a turn's answers; returns the channels on which nothing may be pruned for them.
+class Recent(NamedTuple):
+    """The recent answers of a channel."""
+
+    alive: int
+    dead: int
+    #: How many minutes they are of.
+    minutes: int
+    #: Death notices of the current minute.
+    dead_now: int
+
+
+class Hold(NamedTuple):
+    """What holds for the death notices of one turn."""
+
+    #: Channels on which nothing may be pruned for them.
+    channels: frozenset[Channel] = frozenset()
+    #: How many notices of the same minute came before this turn's.
+    before: Mapping[Channel, int] = MappingProxyType({})
+
+
+def hold(
+    redis: "Redis | None",
+    alive: Counter[Channel],
+    dead: Counter[Channel],
+    source: Source = "sends",
+    more: Mapping[str, int] = MappingProxyType({}),
+) -> Hold:
+    """Count a turn's answers; returns what holds for its death notices.
 
     `alive`, `dead`: how many answers say so, by channel, see `tally`. `redis`: see `impatient`; None: there
-    is no brake. One round trip, or none where no answer counts. When Redis does not answer, nobody knows what
-    others saw: the tokens are kept. Never raises. Count each turn once, however often its rows are written.
+    is no brake. `more`: other numbers to be kept by the hour, see `kept`. One round trip, or none where
+    nothing counts. When Redis does not answer, nobody knows what others saw: the tokens are kept. Never
+    raises. Count each turn once, however often its rows are written.
     """
-    if redis is None or not (alive or dead):
-        return frozenset()
+    if redis is None or not (alive or dead or more):
+        return Hold()
     try:
-        recent_alive, recent_dead = _add(redis, source, alive, dead)
+        recent = _add(redis, source, alive, dead, more)
     except (RedisError, OSError) as error:
         if dead:
             logs.error("brake_blind", channels=sorted(dead), problem=type(error).__name__)
-        return frozenset(dead)
-    on = frozenset(channel for channel in dead if is_on(recent_alive[channel], recent_dead[channel]))
+        return Hold(frozenset(dead))
+    on = frozenset(channel for channel in dead if is_on(recent[channel].alive, recent[channel].dead))
     for channel in sorted(on):
-        answers = recent_alive[channel] + recent_dead[channel]
+        seen = recent[channel]
         logs.error(
             "brake_on",
             channel=channel,
             source=source,
-            dead=recent_dead[channel],
-            answers=answers,
-            minutes=MINUTES,
+            dead=seen.dead,
+            answers=seen.alive + seen.dead,
+            minutes=seen.minutes,
             problem="most devices look dead, so their tokens are kept: is the project, the environment or an "
             "app release wrong? What is really dead is reported again by the next send",
         )
-    return on
+    return Hold(on, {channel: recent[channel].dead_now - dead[channel] for channel in dead})
 
 
-def recent(redis: Redis, source: Source) -> dict[Channel, tuple[int, int]]:
-    """The recent answers of each channel as (alive, dead); counts nothing. Raises redis.RedisError."""
-    alive, dead = _add(redis, source, Counter(), Counter())
-    return {channel: (alive[channel], dead[channel]) for channel in _CHANNELS}
+def count(redis: "Redis | None", numbers: Mapping[str, int]) -> None:
+    """Keep numbers by the hour, see `kept`; as well as Redis can. Never raises."""
+    hold(redis, Counter(), Counter(), more=numbers)
+
+
+def recent(redis: Redis, source: Source) -> dict[Channel, Recent]:
+    """The recent answers of each channel; counts nothing. Raises redis.RedisError."""
+    return _add(redis, source, Counter(), Counter(), {})
+
+
+def kept(redis: Redis, names: Sequence[str], hours: int) -> dict[str, int]:
+    """What was counted under some names within so many hours. Raises redis.RedisError."""
+    hour = redis.time()[0] // 3600
+    with redis.pipeline(transaction=False) as pipeline:
+        for back in range(hours):
+            pipeline.hmget(f"{key('sends')}:hour:{hour - back}", list(names))
+        buckets = pipeline.execute()
+    return {name: sum(_number(bucket[at]) for bucket in buckets) for at, name in enumerate(names)}
 
 
 def is_on(alive: int, dead: int) -> bool:
@@ -84,16 +125,25 @@ def tally(outcomes: Sequence[Outcome]) -> tuple[Counter[Channel], Counter[Channe
 
 
 def _add(
-    redis: Redis, source: Source, alive: Counter[Channel], dead: Counter[Channel]
-) -> tuple[dict[Channel, int], dict[Channel, int]]:
-    names = [f"{channel}:{sign}" for sign in ("alive", "dead") for channel in _CHANNELS]
-    numbers = [counts[channel] for counts in (alive, dead) for channel in _CHANNELS]
-    arguments = [part for pair in zip(names, numbers, strict=True) for part in pair]
-    recent = redis.register_script(_SCRIPT)([key(source)], [MINUTES, *arguments])
-    half = len(_CHANNELS)
-    return dict(zip(_CHANNELS, recent[:half], strict=True)), dict(zip(_CHANNELS, recent[half:], strict=True))
+    redis: Redis,
+    source: Source,
+    alive: Mapping[Channel, int],
+    dead: Mapping[Channel, int],
+    more: Mapping[str, int],
+) -> dict[Channel, Recent]:
+    arguments: list[str | int] = [MINUTES, LEAST_ANSWERS, _HOURS, len(_CHANNELS)]
+    for channel in _CHANNELS:
+        arguments += [f"{channel}:alive", alive.get(channel, 0), f"{channel}:dead", dead.get(channel, 0)]
+    for name, number in more.items():
+        arguments += [name, number]
+    answers = redis.register_script(_SCRIPT)([key(source)], arguments)
+    return {channel: Recent(*map(int, found)) for channel, found in zip(_CHANNELS, answers, strict=True)}
+
+
+def _number(stored: bytes | None) -> int:
+    return int(stored) if stored and stored.isdigit() else 0
 
 
 def key(source: Source) -> str:
-    """The Redis hash of the recent answers."""
+    """What the keys of the recent answers in Redis begin with."""
     return f"{RQ_KEY_PREFIX}:notiflog:answers:{source}"

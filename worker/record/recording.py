@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -10,7 +10,6 @@ import psycopg
 from redis import Redis
 
 from .. import logs
-from ..events import Channel
 from ..judge.batch import Batch
 from ..judge.classify import Failure, Outcome, stale_tokens
 from ..servers import postgres
@@ -30,14 +29,15 @@ def record_patiently(
     """Write some jobs' outcomes as soon as PostgreSQL can; None: it could not as long as `pauses` went on.
 
     `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
-    `brake.held`. `pauses`: goes on after waiting, having said for how many seconds it will.
+    `brake.hold`. `pauses`: goes on after waiting, having said for how many seconds it will.
     Raises DatabaseFault for a fault that will not pass by itself.
     """
-    held = brake.held(redis, *brake.tally(outcomes(batches)))  # before the loop: a turn counts once
+    # Before the loop: a turn counts once. What became of the last turn's tokens is counted along with it.
+    hold = brake.hold(redis, *brake.tally(outcomes(batches)), more=tokens.take_counts())
     for pause in pauses:
         try:
             with connect() as connection:
-                return record(connection, tokens, batches, held)
+                return record(connection, tokens, batches, hold)
         except psycopg.Error as error:
             if not postgres.is_transient(error):
                 raise postgres.DatabaseFault(postgres.explain(error)) from None
@@ -49,21 +49,22 @@ def record(
     connection: psycopg.Connection,
     tokens: Tokens,
     batches: Sequence[Batch],
-    held: Collection[Channel] = (),
+    hold: brake.Hold = brake.Hold(),  # noqa: B008 - a constant
 ) -> list[Report]:
     """Write some jobs' outcomes, and log one summary of them all.
 
-    `tokens`: this process's token tables. `held`: channels whose death notices prune nothing, see `brake`.
+    `tokens`: this process's token tables. `hold`: what the brake says of death notices.
     Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
     confirmation was lost.
     """
     started = time.perf_counter()
     judged = outcomes(batches)
     notices = stale_tokens(judged)
-    stale = [notice for notice in notices if notice.channel not in held] if held else notices
-    withheld = frozenset(notice.token for notice in notices if notice.channel in held)
+    stale = tokens.within_limits(connection, notices, hold)
+    withheld = frozenset(notice.token for notice in notices) - {notice.token for notice in stale}
     recorded = store.write(connection, tokens, [outcome for outcome in judged if outcome.final], stale)
     reports = account(batches, recorded, withheld)
+    tokens.note(notices, recorded.tokens)
     if recorded.waiting:
         _tell_who_is_waited_for(connection, recorded.waiting)
 

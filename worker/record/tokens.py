@@ -23,11 +23,16 @@ from ..servers.privileges import missing_privileges
 from ..servers.settings import Settings
 from ..servers.token_shape import Shape, usable_shape
 from ..servers.tokens import TokenTable
+from .brake import Hold
 from .isolation import isolate
 from .prune import Pruned, Token, count_tokens, hides_rows, prune, tokens_after
 
+#: A minute may always prune so many tokens of a channel, however small a share of the table is allowed.
+LEAST_LIMIT = 1000
 #: Tokens pruned together with rows; more could keep the rows waiting behind slow deletes.
 AT_ONCE = 200
+# Seconds after which a table is looked at again: how many rows it has changes.
+_HOUR = 3600.0
 # Tokens a transaction, when pruned apart.
 _SLICE = 100
 # Seconds for which a table that refused tokens is pruned apart, and one that refuses all is left alone.
@@ -72,9 +77,51 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._shapes: dict[TokenTable, Shape] = {}
+        self._looked_up: dict[TokenTable, float] = {}  # when, by the monotonic clock
         # By the monotonic clock, until when a table is pruned apart, or not at all.
         self._apart: dict[TokenTable, float] = {}
         self._left_alone: dict[TokenTable, float] = {}
+        self._counts: Counter[str] = Counter()
+
+    def within_limits(
+        self, connection: psycopg.Connection, notices: Sequence[StaleToken], hold: Hold
+    ) -> list[StaleToken]:
+        """The notices that may prune now: of no channel that is held, and no more than a minute may have."""
+        stale = []
+        for channel, mine in _by_channel(notices).items():
+            if channel in hold.channels:
+                continue
+            limit = self._limit(connection, channel)
+            room = max(0, limit - hold.before.get(channel, 0))
+            if len(mine) > room:
+                logs.error(
+                    "prune_limited",
+                    channel=channel,
+                    tokens=len(mine) - room,
+                    limit=limit,
+                    remedy="so many dead tokens in a minute go with later sends; if that is usual here, "
+                    "raise NOTIFLOG_PRUNE_LIMIT, else look at who sends and who can write to Redis",
+                )
+            stale += mine[:room]
+        return stale
+
+    def _limit(self, connection: psycopg.Connection, channel: Channel) -> int:
+        """How many tokens of a channel may be pruned in a minute."""
+        table = self._settings.tokens[channel]
+        rows = self._shapes[table].rows if self._look_up(connection, table) else 0
+        return max(LEAST_LIMIT, int(self._settings.prune_limit * rows))
+
+    def note(self, notices: Sequence[StaleToken], became: Pruned) -> None:
+        """Add up what became of tokens, by channel, for `take_counts`."""
+        for channel, mine in _by_channel(notices).items():
+            dead = {notice.token for notice in mine}
+            self._counts[f"{channel}:notices"] += len(dead)
+            self._counts[f"{channel}:absent"] += len(dead & became.absent)
+
+    def take_counts(self) -> dict[str, int]:
+        """What was added up since the last time."""
+        counts, self._counts = self._counts, Counter()
+        return dict(+counts)
 
     def may_go_with_rows(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> bool:
         """Whether to prune in the transaction that records rows; asked before it is begun."""
@@ -132,9 +179,10 @@ class Tokens:
 
     def _look_up(self, connection: psycopg.Connection, table: TokenTable) -> bool:
         """Whether a table's shape is known, or could be found out now."""
-        if table not in self._shapes:
+        if table not in self._shapes or self._looked_up[table] < time.monotonic() - _HOUR:
             try:
                 self._shapes[table] = usable_shape(connection, table)
+                self._looked_up[table] = time.monotonic()
             except psycopg.Error as error:
                 if postgres.is_transient(error):
                     raise
@@ -163,6 +211,7 @@ class Tokens:
             return Pruned(refused=tokens)
         try:
             self._shapes[table] = usable_shape(connection, table)
+            self._looked_up[table] = time.monotonic()
             self._attempt(connection, table, [])  # if that is refused as well, it is not for the tokens
         except psycopg.Error as error:
             self._left_alone[table] = time.monotonic() + _WHILE
@@ -202,6 +251,13 @@ class Tokens:
         with postgres.transaction(connection):
             connection.execute(_APART)
             return self._prune(connection, table, part)
+
+
+def _by_channel(notices: Sequence[StaleToken]) -> dict[Channel, list[StaleToken]]:
+    channels: dict[Channel, list[StaleToken]] = {}
+    for notice in notices:
+        channels.setdefault(notice.channel, []).append(notice)
+    return channels
 
 
 def _refusal(error: psycopg.Error) -> _Refusal:

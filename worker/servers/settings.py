@@ -30,8 +30,11 @@ class Settings:
     #: How many connections a draining worker writes over: while one turn is judged, another's statements run
     #: and a third is committed. More gains nothing.
     connections: int = 3
+    #: The share of a channel's token table that may be pruned within a minute.
+    prune_limit: float = 0.1
 
 
+_PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
 _CONNECTIONS = re.compile(r"[1-8]")
 
 
@@ -76,12 +79,17 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     if not _CONNECTIONS.fullmatch(connections):
         problems.append("NOTIFLOG_CONNECTIONS must be a number from 1 to 8 (connections to PostgreSQL)")
 
+    prune_limit = environ.get("NOTIFLOG_PRUNE_LIMIT") or "10%"
+    if not _PERCENT.fullmatch(prune_limit):
+        problems.append("NOTIFLOG_PRUNE_LIMIT must be a share of the token table from 0% to 100%")
+
     if problems:
         raise ConfigError("\n".join(problems))
     return Settings(
         database_url=database_url,
         tokens=tokens,
         connections=int(connections),
+        prune_limit=int(prune_limit.rstrip("%")) / 100,
     )
 
 

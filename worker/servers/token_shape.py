@@ -34,7 +34,7 @@ _SEARCH_PATH = "select pg_catalog.current_schemas(false)"
 # A domain is what it is made of; its collation is the column's.
 _SHAPE = """
 with recursive class as (
-  select class.oid, nspname, relkind
+  select class.oid, nspname, relkind, reltuples
     from pg_catalog.pg_class as class
     join pg_catalog.pg_namespace as schema on schema.oid = relnamespace
    where relname = %(table)s and nspname = any(%(schemas)s) and relkind in ('r', 'p', 'v', 'f')
@@ -49,7 +49,7 @@ typed as (
   select attname, typbasetype, attcollation
     from typed join pg_catalog.pg_type on oid = type where typtype = 'd'
 )
-select nspname, relkind,
+select nspname, relkind, greatest(reltuples, 0)::bigint,
        array(select array[attname, typname, schema.nspname,
                           coalesce((select (not collisdeterministic)::text from pg_catalog.pg_collation as own
                                      where own.oid = attcollation), 'false')]
@@ -82,6 +82,8 @@ class Shape(NamedTuple):
     table: TokenTable
     #: One of pg_class.relkind: r, p, v or f.
     kind: str
+    #: About how many it has, as PostgreSQL's statistics say; 0 where they do not.
+    rows: int
     #: Those of the columns asked for that are there.
     columns: dict[str, Column]
 
@@ -97,9 +99,9 @@ def find_shape(connection: psycopg.Connection, table: TokenTable) -> Shape | Non
         row = connection.execute(_SHAPE, names).fetchone()
     if row is None:
         return None
-    schema, kind, found = row
+    schema, kind, rows, found = row
     types = {name: Column(type_, of, loose == "true") for name, type_, of, loose in found}
-    return Shape(replace(table, table=(schema, table.table[-1])), kind, types)
+    return Shape(replace(table, table=(schema, table.table[-1])), kind, rows, types)
 
 
 def located(connection: psycopg.Connection, table: TokenTable) -> TokenTable:

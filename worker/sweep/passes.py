@@ -203,7 +203,7 @@ def _prune(
 ) -> Counter[str]:
     alive: Counter[Channel] = Counter({"fcm": sum(map(is_alive, verdicts))})
     dead: Counter[Channel] = Counter({"fcm": len(notices)})
-    if brake.held(redis, +alive, +dead, "sweep"):
+    if brake.hold(redis, +alive, +dead, "sweep").channels:
         return Counter({"withheld": len(notices)})
     if not notices:
         return Counter()
