@@ -13,13 +13,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 Channel = Literal["fcm", "apns"]
+#: What a push was addressed to: a registration or device token; a Firebase installation id; or the token of a
+#: Live Activity, which is not the registration that FCM's message names beside it.
+Target = Literal["token", "fid", "live_activity"]
 Time = Annotated[datetime, Meta(tz=True)]
 
 
 class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider's answer about one device token."""
 
-    #: FCM registration token or APNs device token. Personal: never logged, never in an error.
+    #: FCM registration token, Firebase installation id or APNs device token: what the app's table holds.
+    #: Personal: never logged, never in an error.
     token: Annotated[str, Meta(min_length=1, max_length=4096)]
     #: HTTP status of the answer; None: there was none (timeout, connection lost).
     http_status: Annotated[int, Meta(ge=-1, le=999)] | None
@@ -29,6 +33,8 @@ class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sent_at: Time | None = None
     #: The provider asked; None: the event's.
     delivery_channel: Channel | None = None
+    #: What the push was addressed to.
+    target: Target = "token"
 
     def __post_init__(self) -> None:
         _check_text("token", self.token)
@@ -157,6 +163,8 @@ _OWN_FIELD = re.compile(r"(?P<field>[a-z_]+): (?P<problem>.*)", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(
     r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$(?P<path>\.results\[\d+\])`)?", re.DOTALL
 )
+_EXPECTED = {"version": "1", "target": "'token', 'fid' or 'live_activity'"}
+_EXPECTED_CHANNEL = "'fcm' or 'apns'"
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
 
 
@@ -175,8 +183,7 @@ def _explain(message: str) -> tuple[str, str]:
     if own := _OWN_FIELD.fullmatch(problem):
         return f"${path}.{own['field']}", own["problem"]
     if problem.startswith("Invalid enum value"):
-        expected = "1" if path == ".version" else "'fcm' or 'apns'"
-        return f"${path}", f"expected {expected}"
+        return f"${path}", f"expected {_EXPECTED.get(path.rpartition('.')[2], _EXPECTED_CHANNEL)}"
     if path.endswith(("_id", "_at")) and problem.startswith("Invalid"):
         kind = "a UUID" if path.endswith("_id") else "an RFC 3339 time with an offset"
         return f"${path}", f"expected {kind}"

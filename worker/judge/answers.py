@@ -1,37 +1,39 @@
 """Read a provider's raw answer, whatever its shape, into the few facts the classification asks for.
 
 Nothing here raises: an answer may be JSON, JSON as text, an HTML page of some proxy, an empty string, a bare
-code that a reporter kept instead of the body, or anything else.
+code that a reporter kept instead of the body, a library's own error, or anything else.
 """
 
 import re
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-#: What the body is: nothing at all; an HTML page; other text; an object; else (array, number, junk).
-Shape = Literal["empty", "html", "text", "object", "odd"]
-
-#: FCM's own error codes (google.firebase.fcm.v1.FcmError.errorCode).
-FCM_CODES = frozenset(
-    {
-        "APNS_AUTH_ERROR",  # the older name of THIRD_PARTY_AUTH_ERROR
-        "INTERNAL",
-        "INVALID_ARGUMENT",
-        "QUOTA_EXCEEDED",
-        "SENDER_ID_MISMATCH",
-        "THIRD_PARTY_AUTH_ERROR",
-        "UNAVAILABLE",
-        "UNREGISTERED",
-    }
+from .bodies import Shape, read_body
+from .spellings import (
+    FCM_CODES,
+    RPC_HTTP,
+    SAID_OF_ANY_404,
+    canonical,
+    says_nothing_more,
+    says_token_is_dead,
 )
 
-
+_NOTHING: frozenset[str] = frozenset()
 _NO_CODE = (None, "", "UNSPECIFIED_ERROR")
-_NOT_FOUND = frozenset({"", "requested entity was not found", "not found", "not_found", "gone"})
 _MESSAGE_NAME = re.compile(r"projects/[^/\s]+/messages/[^/\s]+")
+# What an error of FCM's consists of, and where others put its code.
+_ON_THE_WIRE = frozenset({"code", "status", "message", "details", "errors"})
+_PLACES = (
+    *("messagingErrorCode", "messaging_error_code", "MessagingErrorCode"),
+    *("errorCode", "error_code", "ErrorCode"),
+    *("code", "Code"),
+)
+_RPC_ONLY = RPC_HTTP.keys() - FCM_CODES
+# "UnregisteredError: Requested entity was not found.", "UnregisteredError('NotRegistered')".
+_PRINTED = re.compile(r"""(?P<name>[\w./\\-]+)(?:: ?|\(['"])(?P<message>.*?)(?:['"],?\))?""", re.DOTALL)
+_APNS_KEYS = frozenset({"reason", "timestamp", "apns-id", "apns_id", "apns-unique-id"})
 
 
 class FcmAnswer(Struct, frozen=True, gc=False):
@@ -43,7 +45,7 @@ class FcmAnswer(Struct, frozen=True, gc=False):
     name: str = ""
     #: google.rpc status of the error: "NOT_FOUND", ...
     rpc: str = ""
-    #: errorCode of every FcmError detail, without the meaningless UNSPECIFIED_ERROR.
+    #: errorCode of every FcmError detail, without the meaningless UNSPECIFIED_ERROR; or what stands for one.
     codes: frozenset[str] = frozenset()
     #: statusCode and reason of every nested ApnsError.
     apns: frozenset[tuple[int | None, str]] = frozenset()
@@ -65,58 +67,108 @@ class ApnsAnswer(Struct, frozen=True, gc=False):
 
 def read_fcm(status: int | None, body: object) -> FcmAnswer:
     """Read an answer of FCM's v1 API. `status`: HTTP status, None when there was no answer."""
-    shape, value = _read_body(body)
+    status, shape, value = read_body(status, body)
     if shape == "text":
         return _read_fcm_text(status, value)
     if shape != "object":
         return FcmAnswer(status, shape)
     if "error" not in value:
-        return FcmAnswer(status, shape, name=_text(value.get("name")), bare=not value)
+        return _read_without_error(status, value)
     error = value["error"]
-    if not isinstance(error, dict):
-        return FcmAnswer(status, "odd")
+    if isinstance(error, dict):
+        return _read_error(status, error, alone=len(value) == 1)
+    return _read_word(status, error) or FcmAnswer(status, "odd")  # FCM's legacy API puts its code there
 
+
+def _read_without_error(status: int | None, value: dict[Any, Any]) -> FcmAnswer:
+    """An accepted message; or an error out of its wrapping, FCM's or a library's own."""
+    name = _text(value.get("name"))
+    if not value or (name and status == 200):
+        return FcmAnswer(status, "object", name=name, bare=not value)
+    if _text(value.get("status")) in RPC_HTTP and value.keys() <= _ON_THE_WIRE:
+        return _read_error(status, value, alone=True)
+    error = value.get("errorInfo", value)  # Node's error as JSON
+    if isinstance(error, dict) and _codes_beside(error):
+        return _read_error(status, error, alone=False)
+    return FcmAnswer(status, "object", name=name)
+
+
+def _read_error(status: int | None, error: dict[Any, Any], *, alone: bool) -> FcmAnswer:
+    """`alone`: nothing stands beside the error that could come from something in between."""
     details = _list(error.get("details"))
     objects = [detail for detail in details if isinstance(detail, dict)]
     fcm = [_field(detail, "errorCode", "error_code") for detail in objects if _is_type(detail, "FcmError")]
     apns = [detail for detail in objects if _is_type(detail, "ApnsError")]
     codes = frozenset(code for code in fcm if isinstance(code, str) and code) - {"UNSPECIFIED_ERROR"}
-    said = [error, *objects, *(violation for detail in objects for violation in _violations(detail))]
-    words = (_text(part.get(key)) for part in said for key in ("message", "reason", "field", "description"))
+    rpc = _text(error.get("status"))
+    if named := _codes_beside(error):
+        codes |= named - _RPC_ONLY
+        rpc = next(iter(named & _RPC_ONLY), rpc)
+    silent = (
+        alone
+        and not codes
+        and len(fcm) == len(details)
+        and all(code in _NO_CODE for code in fcm)
+        and _names_no_cause(error, status)
+    )
+    if silent:
+        codes = _codes_in_message(error, status)
     return FcmAnswer(
-        status,
-        shape,
-        rpc=_text(error.get("status")),
+        status or _http_status(error, rpc),
+        "object",
+        rpc=rpc,
         codes=codes,
         apns=frozenset(
             (_number(_field(d, "statusCode", "status_code")), _text(d.get("reason"))) for d in apns
         ),
-        says=" ".join(words).lower(),
-        bare=len(value) == 1
-        and len(fcm) == len(details)
-        and all(code in _NO_CODE for code in fcm)
-        and _is_bare(error, status),
+        says=_words(error, objects),
+        bare=silent and not codes and says_nothing_more(error.get("message", "")),
     )
 
 
-def _read_fcm_text(status: int | None, text: str) -> FcmAnswer:
-    # Reporters that keep one word of the answer instead of its body.
-    if text in FCM_CODES:
-        return FcmAnswer(status, "object", codes=frozenset((text,)))
-    if _says_nothing_more(text):
-        return FcmAnswer(status, "object", rpc="NOT_FOUND", bare=True)
-    if _MESSAGE_NAME.fullmatch(text):
-        return FcmAnswer(status, "object", name=text)
-    return FcmAnswer(status, "text", says=text.lower())
+def _words(error: dict[Any, Any], details: list[dict[Any, Any]]) -> str:
+    said = [error, *details, *(violation for detail in details for violation in _violations(detail))]
+    keys = ("message", "reason", "field", "description", "code")
+    return " ".join([_text(part.get(key)) for part in said for key in keys]).lower()
 
 
-def _is_bare(error: dict[Any, Any], status: int | None) -> bool:
-    """Whether an error without details says "not found" and gives no cause that is not the token's."""
+def _codes_beside(error: dict[Any, Any]) -> frozenset[str]:
+    """The codes that stand directly in an error, where reporters and other libraries put them."""
+    rpc = _text(error.get("status"))
+    if rpc in RPC_HTTP and error.keys() <= _ON_THE_WIRE and not isinstance(error.get("code"), str):
+        return _NOTHING
+    message = error.get("message", "")
+    words = [(place, _text(error.get(place))) for place in _PLACES]
+    found = {_code(place, word, message) for place, word in words if word not in _NO_CODE}
+    found.add(canonical(rpc) if rpc not in RPC_HTTP else None)
+    names = frozenset(name for name in found if name)
+    # Two levels of one error: .NET's and Java's ErrorCode is google.rpc's.
+    return names - RPC_HTTP.keys() or names
+
+
+def _code(place: str, word: str, message: object) -> str | None:
+    if word.endswith(SAID_OF_ANY_404) and not _agrees(message):
+        return "NOT_FOUND"
+    # An unknown code is one, too; but other libraries put whatever they like into `code`.
+    unknown = word if place not in ("code", "Code") or word.startswith("messaging/") else None
+    return canonical(word) or unknown
+
+
+def _codes_in_message(error: dict[Any, Any], status: int | None) -> frozenset[str]:
+    """What a message stands for: FCM v1 says "NotRegistered" for an unregistered token since 2025."""
+    message = error.get("message", "")
+    if (name := canonical(_text(message))) in FCM_CODES:
+        return frozenset((name,))
+    not_found = (status or _number(error.get("code")) or 404) in (404, 410)
+    return frozenset(("UNREGISTERED",)) if not_found and says_token_is_dead(message) else _NOTHING
+
+
+def _names_no_cause(error: dict[Any, Any], status: int | None) -> bool:
+    """Whether an error says "not found" and, but perhaps for its message, gives no cause."""
     return (
-        error.keys() <= {"code", "status", "message", "details", "errors"}
-        and ("code" not in error or _number(error["code"]) == status)
+        error.keys() <= _ON_THE_WIRE
+        and (not status or "code" not in error or _number(error["code"]) == status)
         and error.get("status", "NOT_FOUND") == "NOT_FOUND"
-        and _says_nothing_more(error.get("message", ""))
         and all(
             isinstance(item, dict) and item.get("reason") == "notFound" for item in _list(error.get("errors"))
         )
@@ -124,38 +176,57 @@ def _is_bare(error: dict[Any, Any], status: int | None) -> bool:
     )
 
 
+def _http_status(error: dict[Any, Any], rpc: str) -> int | None:
+    """The HTTP status that the reporter left out; none for "not found", of which too much would follow."""
+    code = _number(error.get("code"))
+    return RPC_HTTP.get(rpc) or (code if code and 400 <= code < 600 and code not in (404, 410) else None)
+
+
+def _read_fcm_text(status: int | None, text: str) -> FcmAnswer:
+    # Reporters that keep one word of the answer instead of its body, or what a library prints.
+    if answer := _read_word(status, text):
+        return answer
+    if text.rstrip(".").casefold() == "requested entity was not found":
+        return FcmAnswer(status, "object", rpc="NOT_FOUND", bare=True)
+    if status in (404, 410) and says_token_is_dead(text):
+        return FcmAnswer(status, "object", codes=frozenset(("UNREGISTERED",)), says=text.lower())
+    if _MESSAGE_NAME.fullmatch(text):
+        return FcmAnswer(status, "object", name=text)
+    printed = _PRINTED.fullmatch(text)
+    if printed and _agrees(printed["message"]) and (answer := _read_word(status, printed["name"])):
+        return answer
+    return FcmAnswer(status, "text", says=text.lower())
+
+
+def _read_word(status: int | None, word: object) -> FcmAnswer | None:
+    """An answer of which one word is left; None if the word is no code's name."""
+    name = canonical(word) if isinstance(word, str) else None
+    if not name:
+        return None
+    if name in _RPC_ONLY:
+        return FcmAnswer(status or RPC_HTTP[name], "object", rpc=name, bare=word == "NOT_FOUND")
+    return FcmAnswer(status, "object", codes=frozenset((name,)), says=_text(word).lower())
+
+
+def _agrees(message: object) -> bool:
+    """Whether a message can stand beside "not registered"."""
+    return (
+        says_nothing_more(message)
+        or says_token_is_dead(message)
+        or canonical(_text(message)) == "UNREGISTERED"
+    )
+
+
 def read_apns(status: int | None, body: object) -> ApnsAnswer:
     """Read an answer of APNs' HTTP/2 API. `status`: HTTP status, None when there was no answer."""
-    shape, value = _read_body(body)
+    status, shape, value = read_body(status, body)
     if shape == "text" and value.isalpha():  # a reporter that keeps the reason alone
         return ApnsAnswer(status, shape, reason=value)
     if shape != "object":
         return ApnsAnswer(status, shape)
-    if not value.keys() <= {"reason", "timestamp"}:  # some other server's words
-        return ApnsAnswer(status, "odd", _text(value.get("reason")))
+    if not value.keys() <= _APNS_KEYS:  # some other server's words, unless APNs' own reason is among them
+        shape = "odd"
     return ApnsAnswer(status, shape, _text(value.get("reason")), _moment(value.get("timestamp")))
-
-
-def _read_body(body: object) -> tuple[Shape, Any]:
-    if isinstance(body, dict):  # the usual one, ahead of the checks that take time
-        return "object", body
-    if isinstance(body, bytes | bytearray):
-        body = bytes(body).decode(errors="replace")
-    if isinstance(body, str):
-        body = body.lstrip("\ufeff").strip()
-        if body[:1] in ("{", "[", '"') or body == "null":
-            try:
-                body = msgspec.json.decode(body)
-            except (msgspec.DecodeError, RecursionError, UnicodeError):
-                return "text", body
-        if isinstance(body, str) and body:
-            head = body[:512].lower()
-            return ("html" if head.startswith("<") or "<html" in head else "text"), body
-    if isinstance(body, list | tuple) and len(body) == 1 and isinstance(body[0], dict):
-        body = body[0]  # Google's streaming form: [{"error": ...}]
-    if isinstance(body, dict):
-        return "object", body
-    return ("empty" if body is None or body == "" else "odd"), None
 
 
 def _text(value: object) -> str:
@@ -193,11 +264,6 @@ def _list(value: object) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _says_nothing_more(message: object) -> bool:
-    # An allow-list: whatever else an error says may name a cause (a project, a path) in words of its own.
-    return isinstance(message, str) and message.rstrip(".").casefold() in _NOT_FOUND
 
 
 def _moment(timestamp: object) -> datetime | None:

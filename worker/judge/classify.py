@@ -1,8 +1,12 @@
 """Judge send results: what each answer proves about its token, and what became of the prompt as a whole.
 
 Pure: answers in, verdicts and outcomes out.
+
+Sources: https://firebase.google.com/docs/projects/manage-installations (a Firebase installation id, FID),
+https://firebase.google.com/docs/cloud-messaging/ios/live-activity (Live Activities)
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
@@ -10,11 +14,14 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from ..events import Channel, Event
+from ..events import Channel, Event, SendResult
 from .answers import read_apns, read_fcm
 from .rules import ACCEPTED, APNS_RULES, FCM_RULES, PRESUMED_DEAD, PROVEN_DEAD, TRANSIENT, UNPROVEN, Evidence
 
 Status = Literal["delivered", "failed", "skipped"]
+
+# A FID is 22 characters of base64url; its first four bits are 0111.
+_FID = re.compile(r"[cdef][A-Za-z0-9_-]{21}")
 
 
 class Verdict(Struct, frozen=True, gc=False):
@@ -88,6 +95,11 @@ def classify(channel: Channel, http_status: int | None, body: object) -> Verdict
     raise AssertionError("the last rule of each table matches everything")
 
 
+def is_fid(token: str) -> bool:
+    """Whether a value has the form of a Firebase installation id; a registration token has a colon in it."""
+    return _FID.fullmatch(token) is not None
+
+
 def fold(event: Event) -> Outcome:
     """Fold an event's send results into what became of the prompt.
 
@@ -102,6 +114,8 @@ def fold(event: Event) -> Outcome:
         channel = result.delivery_channel or event.delivery_channel
         sent_at = result.sent_at or event.attempted_at
         verdict = classify(channel, result.http_status, result.body)
+        if verdict.prunes and (misplaced := _misplaced(result, channel)):
+            verdict = misplaced
         if verdict.evidence is ACCEPTED:
             alive.append((result.token, sent_at, channel))
             accepted_by = accepted_by or channel
@@ -146,6 +160,16 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
     return [
         notice for notice in stale if notice.token not in last_seen or last_seen[notice.token] < notice.before
     ]
+
+
+def _misplaced(result: SendResult, channel: Channel) -> Verdict | None:
+    """The verdict where a death notice is not one of the registration that the app's table holds."""
+    if result.target == "live_activity":
+        return Verdict("live_activity_ended", UNPROVEN)  # the activity is over, the app is still there
+    if result.target == "token" and channel == "fcm" and is_fid(result.token):
+        # FCM knows no registration token of that name; asked by `fid` it may know the device well.
+        return Verdict("fid_sent_as_token", UNPROVEN)
+    return None
 
 
 def _severity(failure: Failure) -> tuple[int, str]:
