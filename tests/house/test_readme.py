@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from worker.judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED
 from worker.judge.rules import APNS_RULES, FCM_RULES
 from worker.servers.settings import Settings, read_settings
 from worker.servers.tokens import VARIABLES
@@ -19,7 +20,11 @@ README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 MODULES = sorted((ROOT / "worker").rglob("*.py"))
-REASONS = sorted({rule.reason for rule in FCM_RULES} | {rule.reason for rule in APNS_RULES})
+REASONS = sorted(
+    {rule.reason for rule in FCM_RULES}
+    | {rule.reason for rule in APNS_RULES}
+    | {FID_SENT_AS_TOKEN.reason, LIVE_ACTIVITY_ENDED.reason}
+)
 
 
 def section(heading: str) -> str:

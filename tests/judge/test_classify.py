@@ -1,56 +1,24 @@
 """Answers of FCM and APNs against what they prove (cases/), and what holds for every answer there is."""
 
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from http import HTTPStatus
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from worker.events import Channel, Event, SendResult
+from tests.judge.cases import CASES, Case
+from worker.events import Channel, Event, SendResult, Target
 from worker.judge.answers import ApnsAnswer, FcmAnswer, read_apns, read_fcm
-from worker.judge.classify import Outcome, StaleToken, classify, fold, stale_tokens
+from worker.judge.classify import Outcome, StaleToken, classify, fold, is_fid, stale_tokens
 from worker.judge.rules import APNS_RULES, FCM_RULES, Evidence, Rule
-
-
-class Case(NamedTuple):
-    """One entry of cases/."""
-
-    file: str
-    why: str
-    channel: Channel
-    status: int | None
-    body: object
-    reason: str
-    evidence: Evidence
-    dead_since: datetime | None
-
-
-def _read_cases() -> list[Case]:
-    folder = Path(__file__).with_name("cases")
-    return [
-        Case(
-            path.stem,
-            entry["why"],
-            entry["channel"],
-            entry.get("status"),
-            entry.get("body"),
-            entry["reason"],
-            Evidence(entry["evidence"]),
-            entry.get("dead_since"),
-        )
-        for path in sorted(folder.glob("*.toml"))
-        for entry in tomllib.loads(path.read_text())["case"]
-    ]
-
-
-CASES = _read_cases()
+from worker.judge.spellings import canonical
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.file}: {case.why}" for case in CASES])
@@ -69,7 +37,99 @@ def test_every_case_proves_a_rule_of_its_own() -> None:
 
 
 def test_there_are_enough_cases() -> None:
-    assert len(CASES) >= 120
+    assert len(CASES) >= 350
+
+
+# --- what other libraries make of it ----------------------------------------------------------------------
+
+FROM_LIBRARIES = [case for case in CASES if case.library]
+#: What libraries call a token that is dead.
+DEAD_TO_THEM = {
+    "UnregisteredError",
+    "UNREGISTERED",
+    "Unregistered",
+    "registration-token-not-registered",
+    "NotFound",
+}
+
+
+def test_sixty_answers_come_from_the_test_data_of_six_libraries() -> None:
+    assert len(FROM_LIBRARIES) >= 60
+    assert len({case.library for case in FROM_LIBRARIES}) == 6
+
+
+@pytest.mark.parametrize("case", FROM_LIBRARIES, ids=lambda case: case.why)
+def test_where_we_differ_from_a_library_the_case_says_why(case: Case) -> None:
+    dead_to_us = classify(case.channel, case.status, case.body).prunes
+
+    assert (case.differs is not None) == (dead_to_us != (case.says in DEAD_TO_THEM))
+
+
+#: Every code that a library knows: Node 13, .NET 3, Python 7.7, PHP 7, and FCM's legacy API.
+NODE = (
+    "invalid-argument invalid-recipient invalid-payload invalid-data-payload-key payload-size-limit-exceeded "
+    "invalid-options invalid-registration-token registration-token-not-registered "
+    "installation-id-not-registered mismatched-credential invalid-package-name device-message-rate-exceeded "
+    "topics-message-rate-exceeded topics-subscription-rate-exceeded message-rate-exceeded "
+    "third-party-auth-error too-many-topics authentication-error server-unavailable internal-error "
+    "unknown-error"
+)
+RPC = (
+    "InvalidArgument FailedPrecondition OutOfRange Unauthenticated PermissionDenied NotFound Conflict "
+    "Aborted AlreadyExists ResourceExhausted Cancelled DataLoss Unknown Internal Unavailable DeadlineExceeded"
+)
+LEGACY = (
+    "InvalidParameters MismatchSenderId Unavailable InternalServerError InvalidRegistration NotRegistered "
+    "InvalidPackageName MessageTooBig InvalidDataKey InvalidTtl DeviceMessageRateExceeded "
+    "TopicsMessageRateExceeded InvalidApnsCredential MissingRegistration"
+)
+DOTNET = (
+    "ThirdPartyAuthError InvalidArgument Internal QuotaExceeded SenderIdMismatch Unavailable Unregistered"
+)
+PYTHON = "UnregisteredError SenderIdMismatchError QuotaExceededError ThirdPartyAuthError"
+PHP = "AuthenticationError InvalidMessage NotFound QuotaExceeded ServerError ServerUnavailable MessagingError"
+KNOWN_ELSEWHERE = [
+    *(f"messaging/{word}" for word in NODE.split()),
+    *f"{NODE} {RPC} {LEGACY} {DOTNET} {PYTHON}".split(),
+    *(f"{word}Error" for word in RPC.split()),
+    *(f"Kreait\\Firebase\\Exception\\Messaging\\{word}" for word in PHP.split()),
+]
+
+
+@pytest.mark.parametrize("word", dict.fromkeys(KNOWN_ELSEWHERE))
+def test_a_cause_that_a_library_names_is_never_no_answer(word: str) -> None:
+    bodies: list[Any] = [word, {"code": word}, {"error": {"code": word}}, {"error": {"errorCode": word}}]
+
+    assert "no_answer" not in {classify("fcm", None, body).reason for body in bodies}
+
+
+@pytest.mark.parametrize("word", dict.fromkeys(KNOWN_ELSEWHERE))
+def test_a_librarys_word_proves_no_more_than_fcms_own(word: str) -> None:
+    name = canonical(word)
+    assert name is not None
+    for status in (None, 400, 401, 403, 404, 410, 500):
+        assert not classify("fcm", status, word).prunes or classify("fcm", status, name).prunes
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("phrase", [status.phrase for status in HTTPStatus])
+def test_a_phrase_of_https_proves_nothing(status: int, phrase: str) -> None:
+    said = (phrase, phrase.lower(), phrase.upper(), f"{status} {phrase}", json.dumps(phrase), f" {phrase}.\n")
+
+    assert not any(classify("fcm", status, text).prunes for text in said)
+
+
+SENTENCE = "the registration token is not registered"
+
+
+@pytest.mark.parametrize("other", ["project", "sender", "path", "permission", "topic", "api", "7", "'x'"])
+@pytest.mark.parametrize("place", range(7))
+def test_a_sentence_that_names_anything_but_the_token_is_no_proof(other: str, place: int) -> None:
+    words = SENTENCE.split()
+    words.insert(place, other)
+    body = {"error": {"code": 404, "message": " ".join(words), "status": "NOT_FOUND"}}
+
+    assert not classify("fcm", 404, body).prunes
 
 
 Answer = TypeVar("Answer", FcmAnswer, ApnsAnswer)
@@ -110,7 +170,15 @@ KNOWN_REASONS = {
     "apns": {rule.reason for rule in APNS_RULES},
 }
 #: What proves a token dead when it stands in the right place.
-DEATH = ("UNREGISTERED", "Unregistered", "ExpiredToken")
+DEATH = (
+    "UNREGISTERED",
+    "Unregistered",
+    "ExpiredToken",
+    "NotRegistered",
+    "UnregisteredError",
+    "messaging/registration-token-not-registered",
+    SENTENCE,
+)
 WORDS = (
     "",
     "NOT_FOUND",
@@ -124,6 +192,13 @@ WORDS = (
     "InvalidProviderToken",
     "BadPath",
     "Requested entity was not found.",
+    "Not Found",
+    "messaging/mismatched-credential",
+    "messaging/invalid-registration-token",
+    "NotFound",
+    "SenderIdMismatchError",
+    "the registration token of another project is not registered",
+    "404: {}",
     "message.token",
     "projects/p/messages/fake_message_id",
     "<html>",
@@ -153,6 +228,10 @@ KEYS = (
     "message",
     "timestamp",
     "name",
+    "errorInfo",
+    "messagingErrorCode",
+    "ErrorCode",
+    "apns-id",
 )
 STATUSES = (0, 200, 302, 400, 401, 403, 404, 405, 410, 413, 429, 500, 502, 503, 504, 599, 999)
 
@@ -187,9 +266,25 @@ def _bodies(words: tuple[str, ...]) -> st.SearchStrategy[Any]:
     envelope = error.map(lambda value: {"error": value}) | st.fixed_dictionaries(
         {"reason": word}, optional={"timestamp": leaf}
     )
-    value = json_value | envelope | envelope.map(lambda one: [one])
+    library = st.fixed_dictionaries(
+        {"code": word}, optional={"message": word | any_text, "errorCode": word, "messagingErrorCode": word}
+    )
+    libraries = (
+        library | library.map(lambda one: {"errorInfo": one}) | library.map(lambda one: {"error": one})
+    )
+    value = json_value | envelope | envelope.map(lambda one: [one]) | libraries
     as_text = value.map(json.dumps) | value.map(lambda one: json.dumps(one, ensure_ascii=False))
-    return value | as_text | word | any_text | st.binary(max_size=12)
+    line = st.sampled_from(("404: ", "410 Gone\n", "HTTP/1.1 403 Forbidden ", "status: 500; body: ", "x: "))
+    printed = st.tuples(word, word).map(": ".join)
+    return (
+        value
+        | as_text
+        | word
+        | any_text
+        | st.binary(max_size=12)
+        | st.tuples(line, as_text).map("".join)
+        | printed
+    )
 
 
 bodies = _bodies((*WORDS, *DEATH, *DEATH))
@@ -207,6 +302,13 @@ def test_no_answer_makes_classification_raise(channel: Channel, status: int | No
 @pytest.mark.parametrize(
     "body",
     [
+        pytest.param("404: " + "[" * 100_000, id="brackets without end behind a status line"),
+        pytest.param("a." * 50_000, id="a name without end"),
+        pytest.param("a: " * 50_000, id="colons without end"),
+        pytest.param("HTTP status: " * 20_000 + "{}", id="a status line without end"),
+        pytest.param("the registration token " * 20_000, id="a sentence without end"),
+        pytest.param({"errorInfo": {"errorInfo": {"code": "UNREGISTERED"}}}, id="wrapped twice"),
+        pytest.param({"code": ["UNREGISTERED"], "message": {}}, id="a list for a library's code"),
         pytest.param("[" * 100_000, id="brackets without end"),
         pytest.param('{"error":' * 100_000, id="objects without end"),
         pytest.param('{"error": {"code": ' + "9" * 5_000 + "}}", id="a number of 5,000 digits"),
@@ -265,7 +367,9 @@ def test_a_200_keeps_the_token_whatever_the_body(channel: Channel, body: object)
 @quick
 @given(channels, (st.none() | st.sampled_from(STATUSES) | st.integers()).filter(lambda s: s != 200), bodies)
 def test_nothing_but_a_200_is_accepted(channel: Channel, status: int | None, body: object) -> None:
-    assert classify(channel, status, body).evidence is not Evidence.ACCEPTED
+    verdict = classify(channel, status, body)
+
+    assert verdict.evidence is not Evidence.ACCEPTED or (channel, status) == ("fcm", 201)
 
 
 DETAILS: tuple[object, ...] = (
@@ -503,21 +607,128 @@ def test_a_sign_of_life_in_one_event_refutes_the_death_notice_of_another() -> No
     assert (stale_tokens(outcomes), stale_tokens(outcomes[::-1])) == ([], [])
 
 
+# --- what the push was sent to ----------------------------------------------------------------------------
+
+FID = "cGVlciBtZW50b3IgMTIzNA"
+LIVE_ACTIVITY_OVER = {"error": {"details": [{"statusCode": 410, "reason": "ExpiredToken"}]}}
+
+
+def _told_dead(token: str, target: Target, body: object = "UNREGISTERED", **changes: Any) -> SendResult:
+    return SendResult(token=token, http_status=404, body=body, target=target, **changes)
+
+
+@pytest.mark.parametrize(
+    ("token", "fid"),
+    [
+        (FID, True),
+        ("f" * 22, True),
+        ("c_-" + "A9" * 9 + "x", True),
+        ("a" + "c" * 21, False),  # a FID begins with c, d, e or f
+        ("c" * 21, False),
+        ("c" * 23, False),
+        (f"{FID}:APA91b" + "x" * 128, False),  # a registration token, made of one
+        (f"{FID}\n", False),
+        ("c" * 21 + "é", False),
+        ("c" * 21 + "+", False),
+        ("0123456789abcdef" * 4, False),
+        ("", False),
+    ],
+)
+def test_a_fid_shows_in_its_form(token: str, fid: bool) -> None:
+    assert is_fid(token) is fid
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "stale"),
+    [
+        pytest.param(_told_dead("token", "token"), "unregistered", True, id="a token is pruned"),
+        pytest.param(_told_dead(FID, "fid"), "unregistered", True, id="a FID is pruned like a token"),
+        pytest.param(
+            _told_dead(FID, "fid", None), "not_found", True, id="a FID is presumed dead like a token"
+        ),
+        pytest.param(
+            _told_dead(FID, "token"), "fid_sent_as_token", False, id="a FID sent as a token is kept"
+        ),
+        pytest.param(
+            _told_dead(FID, "token", None), "fid_sent_as_token", False, id="whatever it is called dead for"
+        ),
+        pytest.param(
+            _told_dead(FID, "token", "SENDER_ID_MISMATCH"),
+            "sender_id_mismatch",
+            False,
+            id="a FID sent as a token keeps another reason",
+        ),
+        pytest.param(
+            _told_dead("token", "live_activity", LIVE_ACTIVITY_OVER),
+            "live_activity_ended",
+            False,
+            id="a Live Activity that is over costs no registration",
+        ),
+        pytest.param(
+            _told_dead("token", "live_activity"),
+            "live_activity_ended",
+            False,
+            id="whoever says so",
+        ),
+        pytest.param(
+            _told_dead("token", "live_activity", "QUOTA_EXCEEDED"),
+            "quota_exceeded",
+            False,
+            id="a Live Activity keeps another reason",
+        ),
+        pytest.param(
+            SendResult(
+                token="token",
+                http_status=410,
+                body={"reason": "ExpiredToken"},
+                delivery_channel="apns",
+                target="live_activity",
+            ),
+            "live_activity_ended",
+            False,
+            id="a Live Activity at APNs itself",
+        ),
+        pytest.param(
+            SendResult(token=FID, http_status=410, body={"reason": "Unregistered"}, delivery_channel="apns"),
+            "unregistered",
+            True,
+            id="APNs knows no FIDs",
+        ),
+    ],
+)
+def test_whose_death_a_notice_speaks_of(result: SendResult, reason: str, stale: bool) -> None:
+    outcome = fold(_event(result))
+
+    (failure,) = outcome.failures
+    assert (failure.verdict.reason, [notice.token for notice in outcome.stale]) == (
+        reason,
+        [result.token] if stale else [],
+    )
+
+
+def test_an_accepted_live_activity_is_a_sign_of_life() -> None:
+    accepted = SendResult(token="a", http_status=200, sent_at=LATER, target="live_activity")
+
+    assert stale_tokens([fold(_event(_dead("a"), accepted))]) == []
+
+
 #: Events whose results say everything about few tokens, at few moments, so that they meet each other.
 events = st.builds(
     lambda results, final: _event(*results, final=final),
     st.lists(
         st.builds(
-            lambda token, case, minutes: SendResult(
+            lambda token, case, minutes, target: SendResult(
                 token=token,
                 http_status=case.status,
                 body=case.body,
                 sent_at=SENT + timedelta(minutes=minutes),
                 delivery_channel=case.channel,
+                target=target,
             ),
-            st.sampled_from("abc"),
+            st.sampled_from(("a", "b", "c", FID)),
             st.sampled_from(CASES),
             st.integers(-1, 1),
+            st.sampled_from(("token", "fid", "live_activity")),
         ),
         max_size=6,
     ),
@@ -571,3 +782,19 @@ def test_a_token_accepted_last_is_not_stale(event: Event) -> None:
     last = SendResult(token="a", http_status=200, sent_at=SENT + timedelta(hours=1))
 
     assert "a" not in {stale.token for stale in stale_tokens([fold(_event(*(event.results or []), last))])}
+
+
+@quick
+@given(events)
+def test_what_was_sent_to_a_live_activity_prunes_nothing(event: Event) -> None:
+    results = [structs.replace(result, target="live_activity") for result in event.results or []]
+
+    assert fold(_event(*results)).stale == ()
+
+
+@quick
+@given(events)
+def test_a_fid_is_pruned_only_where_it_was_asked_about_as_one(event: Event) -> None:
+    results = [structs.replace(result, target="token") for result in event.results or []]
+
+    assert FID not in {notice.token for notice in fold(_event(*results)).stale if notice.channel == "fcm"}

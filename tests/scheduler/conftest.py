@@ -47,14 +47,19 @@ class Fcm:
     def __init__(self) -> None:
         #: HTTP status and body (bytes, text, or what is to be JSON), or what the transport raises.
         self.answers: dict[str, Answer] = {}
-        #: The tokens asked about.
+        #: The tokens and FIDs asked about, ...
         self.sent: list[str] = []
+        #: ... and as what.
+        self.sent_as: dict[str, str] = {}
         self.account = Account()
 
     def answer(self, request_body: bytes) -> tuple[int, bytes]:
         message = json.loads(request_body)
-        token = message["message"]["token"]
+        ((target, token),) = [
+            (name, message["message"][name]) for name in ("token", "fid") if name in message["message"]
+        ]
         self.sent.append(token)
+        self.sent_as[token] = target
         name = "fake_message_id" if message.get("validate_only") else f"0:{token}"
         answer = self.answers.get(token, (200, {"name": f"projects/example/messages/{name}"}))
         if isinstance(answer, Exception):
@@ -112,6 +117,7 @@ def fcm(firebase: Fcm) -> Fcm:
     """An FCM that accepts every push, until told otherwise."""
     firebase.answers.clear()
     firebase.sent.clear()
+    firebase.sent_as.clear()
     firebase.account.problem = None
     return firebase
 

@@ -31,6 +31,9 @@ README = ROOT / "README.md"
 
 Statuses = Callable[[], list[str]]
 
+#: Firebase installation ids.
+NEW, OLD = "c" + "N" * 21, "c" + "O" * 21
+
 
 def example(heading: str, language: str) -> str:
     """The first block of that language under a heading."""
@@ -47,8 +50,8 @@ def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def names(redis: Redis, connection: psycopg.Connection, app: sample.App) -> dict[str, Any]:
-    """What the examples take for granted; the mentor's two devices registered long ago."""
-    for token in ("new", "old"):
+    """What the examples take for granted; the mentor's devices registered long ago."""
+    for token in ("new", "old", NEW, OLD):
         connection.execute(
             "insert into public.device_tokens values (%s, %s, '2026-01-01Z')", [token, app.users[0]]
         )
@@ -56,6 +59,7 @@ def names(redis: Redis, connection: psycopg.Connection, app: sample.App) -> dict
         "redis": redis,
         "connection": connection,
         "tokens": ["new", "old"],
+        "fids": [NEW, OLD],
         "mentor": app.users[0],
         "mentors": app.users,
         "chapter": app.chapters[0],
@@ -67,8 +71,9 @@ def tokens(connection: psycopg.Connection) -> set[str]:
     return {token for (token,) in connection.execute("select token from public.device_tokens")}
 
 
-@pytest.mark.filterwarnings("ignore:MulticastMessage.tokens is deprecated:DeprecationWarning")
 class TestFirebase:
+    """By installation ids, so that no warning of the library's comes, which would be an error here."""
+
     def test_records_the_prompt_and_prunes_the_dead_token(
         self,
         fcm: Fcm,
@@ -77,10 +82,11 @@ class TestFirebase:
         statuses: Statuses,
         connection: psycopg.Connection,
     ) -> None:
-        fcm.answers["old"] = 404, {"error": {"details": [{"errorCode": "UNREGISTERED"}]}}
+        fcm.answers[OLD] = 404, {"error": {"details": [{"errorCode": "UNREGISTERED"}]}}
         run(example("With firebase-admin", "python"), names)
         work()
-        assert (statuses(), tokens(connection)) == (["delivered"], {"new"})
+        assert (statuses(), tokens(connection)) == (["delivered"], {"new", "old", NEW})
+        assert fcm.sent_as == {NEW: "fid", OLD: "fid"}
 
     def test_an_unreadable_answer_of_fcm_costs_no_token(
         self,
@@ -90,10 +96,10 @@ class TestFirebase:
         statuses: Statuses,
         connection: psycopg.Connection,
     ) -> None:
-        fcm.answers["old"] = 404, {"error": "not found"}
+        fcm.answers[OLD] = 404, {"error": "not found"}
         run(example("With firebase-admin", "python"), names)
         work()
-        assert (statuses(), tokens(connection)) == (["failed"], {"new", "old"})
+        assert (statuses(), tokens(connection)) == (["failed"], {"new", "old", NEW, OLD})
 
 
 def test_async_scheduler(
@@ -106,7 +112,7 @@ def test_async_scheduler(
     scheduler = run(f"async def scheduler():\n{textwrap.indent(code, '    ')}", {**names, "push": push})
     asyncio.run(scheduler["scheduler"]())
     work()
-    assert (statuses(), tokens(connection)) == (["delivered"], {"new"})
+    assert (statuses(), tokens(connection)) == (["delivered"], {"new", NEW, OLD})
 
 
 def test_history(names: dict[str, Any], connection: psycopg.Connection, app: sample.App) -> None:

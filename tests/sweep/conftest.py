@@ -16,6 +16,7 @@ from worker.servers.settings import Settings
 DEAD = fcm_error(404, "NOT_FOUND", "Requested entity was not found.", FcmError={"errorCode": "UNREGISTERED"})
 BUSY = fcm_error(503, "UNAVAILABLE", "Busy.", FcmError={"errorCode": "UNAVAILABLE"})
 APNS_TOKEN = "0123456789abcdef" * 4
+FID = "cGVlciBtZW50b3IgMTIzNA"
 
 Register = Callable[..., list[str]]
 

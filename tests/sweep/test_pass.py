@@ -10,7 +10,7 @@ from google.auth.exceptions import RefreshError
 from redis import Redis
 
 from tests.scheduler.conftest import Fcm
-from tests.sweep.conftest import APNS_TOKEN, BUSY, DEAD, Register, fcm_token, left
+from tests.sweep.conftest import APNS_TOKEN, BUSY, DEAD, FID, Register, fcm_token, left
 from worker import logs
 from worker.demo.sample import fcm_error
 from worker.record import brake
@@ -49,7 +49,9 @@ class TestKind:
             (fcm_token(1), "fcm"),
             (APNS_TOKEN, "apns"),
             (APNS_TOKEN.upper() * 2, "apns"),
-            ("cGVlciBtZW50b3IgMTIzNA", "unknown"),  # a Firebase installation id
+            (FID, "fid"),
+            (FID[:-1], "unknown"),
+            (FID.upper(), "unknown"),
             ("https://push.example/send/abc:def", "unknown"),
             ("ExponentPushToken[abc]", "unknown"),
             (f"{fcm_token(1)}\n", "unknown"),
@@ -60,10 +62,15 @@ class TestKind:
         assert kind(token) == expected
 
     def test_only_fcms_own_are_asked_about(self, sweep: Any, register: Register, fcm: Fcm) -> None:
-        tokens = register(2, APNS_TOKEN, "installation-id")
+        *tokens, _, _ = register(2, FID, APNS_TOKEN, "another-address")
         counts = sweep().counts
-        assert sorted(fcm.sent) == tokens[:2]
-        assert (counts["tokens"], counts["fcm"], counts["apns"], counts["unknown"]) == (4, 2, 1, 1)
+        assert sorted(fcm.sent) == sorted(tokens)
+        assert [counts[name] for name in ("tokens", "fcm", "fid", "apns", "unknown")] == [5, 2, 1, 1, 1]
+
+    def test_a_fid_is_asked_about_as_one(self, sweep: Any, register: Register, fcm: Fcm) -> None:
+        (token, _) = register(1, FID)
+        sweep()
+        assert fcm.sent_as == {token: "token", FID: "fid"}
 
 
 class TestPruning:
@@ -78,6 +85,14 @@ class TestPruning:
         lines = [line for line in logged() if line["event"] == "token_dead"]
         assert [line["reason"] for line in lines] == ["unregistered"] * 3
         assert not any(token in str(logged()) for token in tokens)
+
+    def test_a_fid_that_fcm_does_not_know_goes_like_a_token(
+        self, sweep: Any, register: Register, fcm: Fcm, connection: psycopg.Connection
+    ) -> None:
+        tokens = register(3, FID)
+        fcm.answers = {FID: DEAD}
+        counts = sweep().counts
+        assert (counts["pruned"], left(connection)) == (1, tokens[:3])
 
     def test_nothing_is_sent(self, sweep: Any, register: Register, fcm: Fcm) -> None:
         register(1)

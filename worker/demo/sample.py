@@ -174,19 +174,22 @@ class Scheduler:
             results.append(self._failed("fcm", user) if kind > 0.9 else self._accepted("fcm", user))
         return event | {"results": results}
 
-    def _device(self, channel: str, user: UUID | None) -> str:
-        token = f"{self.random.getrandbits(256):064x}"
-        if channel == "fcm":
+    def _device(self, channel: str, user: UUID | None) -> dict[str, Any]:
+        """A new device, as a result names it; of FCM's, every other one by its installation id."""
+        token, target = f"{self.random.getrandbits(256):064x}", "token"
+        if channel == "fcm" and len(self.devices) % 2:
+            token, target = f"f{token[:21]}", "fid"
+        elif channel == "fcm":
             token = f"f{token[:21]}:APA91b{token}{token[::-1]}"
         self.devices.append(Device(token, channel, user or self.app.users[0]))
-        return token
+        return {"token": token} if target == "token" else {"token": token, "target": target}
 
     def _accepted(self, channel: str, user: UUID) -> dict[str, Any]:
         if self.wrong_project and channel == "fcm":
             return self._failed(channel, user)
         name = f"projects/example/messages/{self.random.getrandbits(64):x}"
         return {
-            "token": self._device(channel, user),
+            **self._device(channel, user),
             "delivery_channel": channel,
             "http_status": 200,
             "body": {"name": name} if channel == "fcm" else None,
@@ -198,10 +201,10 @@ class Scheduler:
         status, body = self.random.choices([answer for _, answer in answers], weights)[0]
         if self.wrong_project and channel == "fcm":
             status, body = UNREGISTERED
-        token = self._device(channel, user)
+        device = self._device(channel, user)
         if self.random.random() < 0.1:
-            self.registered_again.add(token)
-        return {"token": token, "delivery_channel": channel, "http_status": status, "body": body}
+            self.registered_again.add(device["token"])
+        return {**device, "delivery_channel": channel, "http_status": status, "body": body}
 
     def _malformed(self, event: dict[str, Any]) -> dict[str, Any]:
         self._mistakes += 1

@@ -38,6 +38,12 @@ class Verdict(Struct, frozen=True, gc=False):
         return self.evidence in (PROVEN_DEAD, PRESUMED_DEAD)
 
 
+#: The activity is over, the app is still there.
+LIVE_ACTIVITY_ENDED = Verdict("live_activity_ended", UNPROVEN)
+#: FCM has no registration token of that name; asked for the installation id it may know the device well.
+FID_SENT_AS_TOKEN = Verdict("fid_sent_as_token", UNPROVEN)
+
+
 class StaleToken(Struct, frozen=True, gc=False):
     """A token to delete where it was registered before `before`."""
 
@@ -163,12 +169,11 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
 
 
 def _misplaced(result: SendResult, channel: Channel) -> Verdict | None:
-    """The verdict where a death notice is not one of the registration that the app's table holds."""
+    """The verdict where a death notice does not speak of the registration that the app's table holds."""
     if result.target == "live_activity":
-        return Verdict("live_activity_ended", UNPROVEN)  # the activity is over, the app is still there
+        return LIVE_ACTIVITY_ENDED
     if result.target == "token" and channel == "fcm" and is_fid(result.token):
-        # FCM knows no registration token of that name; asked by `fid` it may know the device well.
-        return Verdict("fid_sent_as_token", UNPROVEN)
+        return FID_SENT_AS_TOKEN
     return None
 
 

@@ -23,14 +23,20 @@ FCM_CODES = frozenset(
     }
 )
 
-#: The statuses of google.rpc that FCM gives, with the HTTP status that each comes with. NOT_FOUND has none
+#: google.rpc's statuses, with the HTTP status that each comes with where FCM gives it. NOT_FOUND has none
 #: here: libraries say it of any 404, a proxy's included, so the word alone must not be taken for FCM's.
 RPC_HTTP: dict[str, int | None] = {
+    "ABORTED": None,
+    "ALREADY_EXISTS": None,
+    "CANCELLED": None,
+    "CONFLICT": None,
+    "DATA_LOSS": None,
     "DEADLINE_EXCEEDED": 504,
     "FAILED_PRECONDITION": 400,
     "INTERNAL": 500,
     "INVALID_ARGUMENT": 400,
     "NOT_FOUND": None,
+    "OUT_OF_RANGE": None,
     "PERMISSION_DENIED": 403,
     "RESOURCE_EXHAUSTED": 429,
     "UNAUTHENTICATED": 401,

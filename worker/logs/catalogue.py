@@ -55,7 +55,7 @@ EVENTS = {
     ),
     "tokens_swept": Event(
         "the sweep is through the token table: what it found; counts of nothing are left out",
-        "[tokens] [fcm] [apns] [unknown] [alive] [dead] [no_verdict] [no_verdict_*] [pruned] [kept] "
+        "[tokens] [fcm] [fid] [apns] [unknown] [alive] [dead] [no_verdict] [no_verdict_*] [pruned] [kept] "
         "[withheld] [refused] [older_than_30_days] [older_than_270_days] [age_unknown]",
     ),
     "rows_waiting": Event(

@@ -31,17 +31,9 @@ from .passes import AGES, RATE, Busy, NoVerdict, State, alone, finish, load, pag
 
 # The report, in the order of questions: how many of each kind, what FCM says, what became of the dead.
 _COUNTS = (
-    "tokens",
-    "fcm",
-    "apns",
-    "unknown",
-    "alive",
-    "dead",
-    "no_verdict",
-    "pruned",
-    "kept",
-    "withheld",
-    "refused",
+    *("tokens", "fcm", "fid", "apns", "unknown"),
+    *("alive", "dead", "no_verdict"),
+    *("pruned", "kept", "withheld", "refused"),
 )
 
 # How often a command for Redis is tried again: a pass takes long, and idles while FCM is slow.

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from .. import fcm
 from ..extras import extra
-from ..judge.classify import Verdict, classify
+from ..judge.classify import Verdict, classify, is_fid
 from ..judge.rules import ACCEPTED
 
-# An FCM registration token is "<instance id>:<secret>"; an APNs device token is hexadecimal, 32 bytes
-# or more. Anything else may be another kind of address, of which FCM would say UNREGISTERED though it works.
+# An FCM registration token is "<installation id>:<secret>"; an APNs device token is hexadecimal, 32 bytes or
+# more. Anything else may be another kind of address, of which FCM would say UNREGISTERED though it works.
 _FCM_TOKEN = re.compile(r"[A-Za-z0-9_-]{8,}:[A-Za-z0-9_-]{64,}")
 _APNS_TOKEN = re.compile(r"(?:[0-9a-fA-F]{2}){32,100}")
 
@@ -26,7 +26,8 @@ _TIMEOUT = 10
 
 _REMEDY = "no Firebase project: set GOOGLE_APPLICATION_CREDENTIALS to the service account's JSON file"
 
-Kind = Literal["fcm", "apns", "unknown"]
+#: "fcm" is a registration token, "fid" a Firebase installation id.
+Kind = Literal["fcm", "fid", "apns", "unknown"]
 
 
 class NoProject(Exception):
@@ -37,11 +38,13 @@ def kind(token: str) -> Kind:
     """Whose token it is, told by its form; only FCM's own may be asked about."""
     if _FCM_TOKEN.fullmatch(token):
         return "fcm"
+    if is_fid(token):
+        return "fid"
     return "apns" if _APNS_TOKEN.fullmatch(token) else "unknown"
 
 
 def check(tokens: Sequence[str]) -> list[Verdict]:
-    """Ask FCM about some of its tokens, 500 at most, and judge the answers as those of sends.
+    """Ask FCM about some of its tokens and FIDs, 500 at most, and judge the answers as those of sends.
 
     Uses firebase-admin's default app, made from the environment's credentials if there is none yet. Where FCM
     does not answer, or its answers cannot be read, the verdicts are transient. Raises NoProject.
@@ -58,8 +61,9 @@ def check(tokens: Sequence[str]) -> list[Verdict]:
         if not firebase_admin._apps:
             firebase_admin.initialize_app(options={"httpTimeout": _TIMEOUT})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # `token` is to become `fid`
-            messages = [messaging.Message(token=token) for token in tokens]
+            # Deprecated or not: what was registered as a token is known by that alone.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            messages = [messaging.Message(**{"fid" if is_fid(token) else "token": token}) for token in tokens]
         answer = messaging.send_each(messages, dry_run=True)
     except (ValueError, DefaultCredentialsError):
         raise NoProject(_REMEDY) from None

@@ -87,7 +87,7 @@ def pages(
     """
     while page := tokens.after(connection, "fcm", state.after, PAGE):
         started = time.monotonic()
-        checked = [row.token for row in page if kind(row.token) == "fcm"]
+        checked = [row.token for row in page if kind(row.token) in ("fcm", "fid")]
         verdicts = check(checked)
         if 2 * sum(verdict.evidence is TRANSIENT for verdict in verdicts) > len(verdicts):
             reasons = Counter(verdict.reason for verdict in verdicts)
