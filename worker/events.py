@@ -33,8 +33,8 @@ class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sent_at: Time | None = None
     #: The provider asked; None: the event's.
     delivery_channel: Channel | None = None
-    #: What the push was addressed to.
-    target: Target = "token"
+    #: What the push was addressed to; None: a token.
+    target: Target | None = "token"
 
     def __post_init__(self) -> None:
         _check_text("token", self.token)

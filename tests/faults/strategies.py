@@ -33,7 +33,7 @@ EVENT_FIELDS = (
     "final",
     "version",
 )
-RESULT_FIELDS = ("token", "http_status", "body", "sent_at", "delivery_channel")
+RESULT_FIELDS = ("token", "http_status", "body", "sent_at", "delivery_channel", "target")
 
 #: Values of JSON that some field, library or database takes amiss.
 ODD: tuple[Any, ...] = (
@@ -43,7 +43,7 @@ ODD: tuple[Any, ...] = (
     *("\u4e2d" * 255, "\u4e2d" * 4096, "e\u0301", "\u00e9", "\u202e\u2028\u2029\x85", "\U0001f600"),
     *("'); drop table public.users; --", '"$1"', "%s %b {}", "\\N", '\r\n{"event": 1}\n\x1b[31m', "<html>"),
     *("null", "NaN", "[]", "{", '{"error": {"code": 404}}', '{"reason": "Unregistered"}', "\ufeff{}"),
-    *("fcm", "apns", "FCM", "fcm\0", "sms", "quiet_hours"),
+    *("fcm", "apns", "FCM", "fcm\0", "sms", "quiet_hours", "fid", "live_activity"),
     *("00000000-0000-0000-0000-000000000001", "00000000000000000000000000000001", "urn:uuid:" + "0" * 32),
     *("{00000000-0000-0000-0000-000000000001}", "\u0660" * 32, "0" * 31, "-" * 36),
     *("2026-11-16T06:00:00Z", "2026-11-16T06:00:00", "2026-11-16", "2026-02-30T00:00:00Z", "infinity", "now"),

@@ -330,6 +330,27 @@ class TestPruning:
         assert tokens(connection) == ["token"]
 
     @pytest.mark.parametrize(
+        ("token", "target", "kept"),
+        [
+            pytest.param("cGVlciBtZW50b3IgMTIzNA", "fid", False, id="a FID, sent to as one"),
+            pytest.param("cGVlciBtZW50b3IgMTIzNA", "token", True, id="a FID, sent to as a token"),
+            pytest.param("token", "live_activity", True, id="a Live Activity's end"),
+        ],
+    )
+    def test_only_the_registration_itself_dies(
+        self,
+        run: Record,
+        connection: psycopg.Connection,
+        app: sample.App,
+        token: str,
+        target: str,
+        kept: bool,
+    ) -> None:
+        register(connection, app, token, self.BEFORE)
+        run([make.event(app, results=[make.unregistered(token, target=target)])])
+        assert tokens(connection) == ([token] if kept else [])
+
+    @pytest.mark.parametrize(
         "changes", [{"final": False}, {"idempotency_key": "key-9"}], ids=["not final", "duplicate"]
     )
     def test_pruning_does_not_depend_on_a_new_row(

@@ -71,6 +71,7 @@ def test_an_event_with_every_field() -> None:
                     "body": {"reason": "Unregistered"},
                     "sent_at": "2026-11-22T05:59:58.5Z",
                     "delivery_channel": "apns",
+                    "target": "live_activity",
                 }
             ],
         )
@@ -92,6 +93,7 @@ def test_an_event_with_every_field() -> None:
                 body={"reason": "Unregistered"},
                 sent_at=datetime(2026, 11, 22, 5, 59, 58, 500_000, tzinfo=UTC),
                 delivery_channel="apns",
+                target="live_activity",
             )
         ],
     )
@@ -113,8 +115,12 @@ def test_an_event_with_every_field() -> None:
         pytest.param(_payload(idempotency_key=None, date_window="2026-W47"), id="a null key beside a window"),
         pytest.param(_with_result(http_status=None), id="no answer"),
         pytest.param(
-            _with_result(sent_at=None, delivery_channel=None, body=None), id="a result's null fields"
+            _with_result(sent_at=None, delivery_channel=None, body=None, target=None),
+            id="a result's null fields",
         ),
+        pytest.param(_with_result(target="token"), id="a result of a token"),
+        pytest.param(_with_result(target="fid"), id="a result of an installation id"),
+        pytest.param(_with_result(target="live_activity"), id="a result of a Live Activity"),
         pytest.param(_with_result(body=ABSENT), id="a result without a body"),
         pytest.param(_with_result(token="t" * 4096), id="the longest token"),
         pytest.param(_payload(idempotency_key="k" * 255), id="the longest key"),
@@ -389,6 +395,18 @@ YEARS = "year must be within 2000..2100"
             "$.results[1].delivery_channel",
             "expected 'fcm' or 'apns'",
             id="another channel in a result",
+        ),
+        pytest.param(
+            _with_result(target="topic"),
+            "$.results[1].target",
+            "expected 'token', 'fid' or 'live_activity'",
+            id="another target",
+        ),
+        pytest.param(
+            _with_result(target=7),
+            "$.results[1].target",
+            "expected `str | null`, got `int`",
+            id="a number for it",
         ),
         # Times.
         pytest.param(

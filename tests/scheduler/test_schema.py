@@ -33,6 +33,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "version": {"version": 1},
     "no answer": {"results": [make.result(http_status=None, body=None)]},
     "any body": {"results": [make.result(body=body) for body in BODIES]},
+    "a FID": {"results": [make.result(target="fid")]},
+    "null for a target": {"results": [make.result(target=None)]},
     "other channel": {"results": [make.result(delivery_channel="apns", sent_at=make.SENT_AT)]},
 }
 BAD: dict[str, dict[str, Any]] = {
@@ -49,6 +51,7 @@ BAD: dict[str, dict[str, Any]] = {
     "results no list": {"results": {}},
     "token empty": {"results": [make.result(token="")]},
     "status text": {"results": [make.result(http_status="200")]},
+    "unknown target": {"results": [make.result(target="topic")]},
     "status too large": {"results": [make.result(http_status=1000)]},
     "unknown field in a result": {"results": [make.result(retry_after=3)]},
     "final text": {"final": "no"},

@@ -25,6 +25,7 @@ _NO_CODE = (None, "", "UNSPECIFIED_ERROR")
 _MESSAGE_NAME = re.compile(r"projects/[^/\s]+/messages/[^/\s]+")
 # What an error of FCM's consists of, and where others put its code.
 _ON_THE_WIRE = frozenset({"code", "status", "message", "details", "errors"})
+_SAID = ("message", "reason", "field", "description")
 _PLACES = (
     *("messagingErrorCode", "messaging_error_code", "MessagingErrorCode"),
     *("errorCode", "error_code", "ErrorCode"),
@@ -83,7 +84,7 @@ def read_fcm(status: int | None, body: object) -> FcmAnswer:
 def _read_without_error(status: int | None, value: dict[Any, Any]) -> FcmAnswer:
     """An accepted message; or an error out of its wrapping, FCM's or a library's own."""
     name = _text(value.get("name"))
-    if not value or (name and status == 200):
+    if len(value) <= bool(name):
         return FcmAnswer(status, "object", name=name, bare=not value)
     if _text(value.get("status")) in RPC_HTTP and value.keys() <= _ON_THE_WIRE:
         return _read_error(status, value, alone=True)
@@ -111,7 +112,8 @@ def _read_error(status: int | None, error: dict[Any, Any], *, alone: bool) -> Fc
         and all(code in _NO_CODE for code in fcm)
         and _names_no_cause(error, status)
     )
-    if silent:
+    bare = silent and says_nothing_more(error.get("message", ""))
+    if silent and not bare:
         codes = _codes_in_message(error, status)
     return FcmAnswer(
         status or _http_status(error, rpc),
@@ -121,14 +123,13 @@ def _read_error(status: int | None, error: dict[Any, Any], *, alone: bool) -> Fc
         apns=frozenset(
             (_number(_field(d, "statusCode", "status_code")), _text(d.get("reason"))) for d in apns
         ),
-        says=_words(error, objects),
-        bare=silent and not codes and says_nothing_more(error.get("message", "")),
+        says=_words(error, objects, _SAID if not named else (*_SAID, *_PLACES)),
+        bare=bare,
     )
 
 
-def _words(error: dict[Any, Any], details: list[dict[Any, Any]]) -> str:
+def _words(error: dict[Any, Any], details: list[dict[Any, Any]], keys: tuple[str, ...]) -> str:
     said = [error, *details, *(violation for detail in details for violation in _violations(detail))]
-    keys = ("message", "reason", "field", "description", "code")
     return " ".join([_text(part.get(key)) for part in said for key in keys]).lower()
 
 

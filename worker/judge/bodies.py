@@ -24,8 +24,10 @@ def read_body(status: int | None, body: object) -> tuple[int | None, Shape, Any]
 
     `status` is the reporter's; None where it has none, and then a status line before the JSON tells it.
     """
-    if isinstance(body, dict):  # the usual one, ahead of the checks that take time
+    if isinstance(body, dict):  # the usual ones, ahead of the checks that take time
         return status, "object", body
+    if body is None:
+        return status, "empty", None
     if isinstance(body, bytes | bytearray):
         body = bytes(body).decode(errors="replace")
     if isinstance(body, str):

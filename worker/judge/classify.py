@@ -172,7 +172,7 @@ def _misplaced(result: SendResult, channel: Channel) -> Verdict | None:
     """The verdict where a death notice does not speak of the registration that the app's table holds."""
     if result.target == "live_activity":
         return LIVE_ACTIVITY_ENDED
-    if result.target == "token" and channel == "fcm" and is_fid(result.token):
+    if result.target != "fid" and channel == "fcm" and is_fid(result.token):
         return FID_SENT_AS_TOKEN
     return None
 
