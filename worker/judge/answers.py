@@ -84,7 +84,7 @@ def read_fcm(status: int | None, body: object) -> FcmAnswer:
 def _read_without_error(status: int | None, value: dict[Any, Any]) -> FcmAnswer:
     """An accepted message; or an error out of its wrapping, FCM's or a library's own."""
     name = _text(value.get("name"))
-    if len(value) <= bool(name):
+    if not value or (name and len(value) == 1):
         return FcmAnswer(status, "object", name=name, bare=not value)
     if _text(value.get("status")) in RPC_HTTP and value.keys() <= _ON_THE_WIRE:
         return _read_error(status, value, alone=True)
