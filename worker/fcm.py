@@ -15,22 +15,30 @@ from . import replies
 from .events import Target
 
 
-def results(tokens: Sequence[str], answer: object, *, target: Target = "token") -> list[dict[str, Any]]:
+def results(
+    tokens: Sequence[str] = (),
+    answer: object = (),
+    *,
+    fids: Sequence[str] = (),
+    target: Target = "token",
+) -> list[dict[str, Any]]:
     """The send results of one call, e.g. of `send_each` or `send_each_for_multicast`, or of its async form.
 
-    `tokens`: the registration tokens or, with `target="fid"`, the Firebase installation ids, in the order of
-    the messages (a MulticastMessage with both sends to the tokens first). `answer`: what the call returned,
-    or the exception it raised; or a list, or a mapping by token, of what `result` takes. One unreadable
-    answer makes firebase-admin raise for the whole call, though other pushes went out: every token then gets
-    a result without an answer.
+    `tokens`: the registration tokens, `fids`: the Firebase installation ids, in the order of the messages; of
+    both, as in a MulticastMessage, the tokens come first. `answer`: what the call returned, or the exception
+    it raised; or a list, or a mapping by token, of what `result` takes. One unreadable answer makes
+    firebase-admin raise for the whole call, though other pushes went out: every token then gets a result
+    without an answer.
 
-    `target="live_activity"`: the push went to the token of a Live Activity. Its end is not the end of the
-    registration, so `tokens` are never pruned for it.
+    `target="live_activity"`: the pushes to `tokens` went to the tokens of Live Activities. The end of one is
+    not that of the registration, so none of `tokens` is pruned for it.
 
     Raises ValueError where tokens and answers differ in number, and as `result` does.
     """
-    each = replies.of_each(tokens, answer)
-    return [result(token, one, target=target) for token, one in zip(tokens, each, strict=True)]
+    to: list[tuple[str, Target]] = [(token, target) for token in tokens]
+    to += [(fid, "fid") for fid in fids]
+    each = replies.of_each([address for address, _ in to], answer)
+    return [result(address, one, target=kind) for (address, kind), one in zip(to, each, strict=True)]
 
 
 def result(token: str, answer: object, *, target: Target = "token") -> dict[str, Any]:

@@ -29,7 +29,8 @@ from requests.adapters import BaseAdapter
 from tests.judge.cases import CASES, Case
 from tests.judge.test_classify import quick
 from tests.scheduler.conftest import Account, Fcm, raw
-from worker import apns, fcm
+from worker import apns
+from worker import fcm as from_fcm
 from worker.demo.sample import UNREGISTERED, fcm_error
 from worker.judge.classify import classify
 
@@ -89,7 +90,7 @@ class TestHttp:
     @pytest.mark.parametrize("make", [of_httpx, of_requests], ids=["httpx", "requests"])
     @pytest.mark.parametrize(("status", "body", "expected"), ANSWERS)
     def test_a_response(self, make: Callable[..., Any], status: int, body: Any, expected: str) -> None:
-        result = fcm.result("token", make(status, body))
+        result = from_fcm.result("token", make(status, body))
         assert (result["http_status"], result["body"]) == (status, raw(body).decode(errors="replace"))
         assert reason(result) == expected
 
@@ -100,9 +101,9 @@ class TestHttp:
     ) -> None:
         with pytest.raises((httpx.HTTPStatusError, requests.HTTPError)) as raised:
             make(status, body).raise_for_status()
-        assert reason(fcm.result("token", raised.value)) == expected
+        assert reason(from_fcm.result("token", raised.value)) == expected
 
-    @pytest.mark.parametrize("provider", [fcm, apns])
+    @pytest.mark.parametrize("provider", [from_fcm, apns])
     @pytest.mark.parametrize(
         "error",
         [
@@ -120,18 +121,20 @@ class TestHttp:
         assert (result["http_status"], result["body"]) == (None, None)
 
     @pytest.mark.parametrize("status", [404, "404", b"404"], ids=repr)
-    @pytest.mark.parametrize(("provider", "body"), [(fcm, UNREGISTERED[1]), (apns, {"reason": "BadPath"})])
+    @pytest.mark.parametrize(
+        ("provider", "body"), [(from_fcm, UNREGISTERED[1]), (apns, {"reason": "BadPath"})]
+    )
     def test_status_headers_and_body(self, provider: Provider, status: Any, body: Any) -> None:
         for given_as in (json.dumps(body), json.dumps(body).encode(), body):
             result = provider.result("token", (status, {"content-type": "application/json"}, given_as))
             assert (result["http_status"], reason(result)) == (
                 404,
-                "unregistered" if provider is fcm else "bad_path",
+                "unregistered" if provider is from_fcm else "bad_path",
             )
 
     def test_many_answers_at_once(self) -> None:
         answers = [of_httpx(200, {"name": NAME}), httpx.ReadTimeout("late"), of_requests(*UNREGISTERED)]
-        results = fcm.results(["a", "b", "c"], answers)
+        results = from_fcm.results(["a", "b", "c"], answers)
         assert [(result["token"], reason(result)) for result in results] == [
             ("a", "accepted"),
             ("b", "no_answer"),
@@ -164,12 +167,12 @@ class TestAsyncFirebase:
     @pytest.mark.parametrize(("status", "body", "expected"), ANSWERS[:-1])
     def test_one_message(self, status: int, body: Any, expected: str) -> None:
         answer = self.send({"fid": (status, body)}, "fid", each=False)
-        result = fcm.result("fid", answer, target="fid")
+        result = from_fcm.result("fid", answer, target="fid")
         assert (result["http_status"], result["target"], reason(result)) == (status, "fid", expected)
 
     def test_many_messages(self) -> None:
         answers = {"a": (200, {"name": NAME}), "b": UNREGISTERED}
-        results = fcm.results(["a", "b"], self.send(answers, "a", "b", each=True), target="fid")
+        results = from_fcm.results(["a", "b"], self.send(answers, "a", "b", each=True), target="fid")
         assert [reason(result) for result in results] == ["accepted", "unregistered"]
 
 
@@ -212,12 +215,12 @@ class TestPyFcm:
         ],
     )
     def test_what_it_returns_or_raises(self, status: int, body: Any, expected: str) -> None:
-        result = fcm.result("token", self.notify(status, body))
+        result = from_fcm.result("token", self.notify(status, body))
         assert (result["http_status"], reason(result)) == (status, expected)
 
     def test_an_accepted_push_with_an_empty_body_is_no_answer_to_it(self) -> None:
         answer = self.notify(200, "")
-        assert reason(fcm.result("token", answer)) == "no_answer"
+        assert reason(from_fcm.result("token", answer)) == "no_answer"
 
     def test_its_async_form_keeps_the_bodies_alone(self) -> None:
         answers = [
@@ -225,7 +228,7 @@ class TestPyFcm:
             UNREGISTERED[1],
             fcm_error(404, "NOT_FOUND", "Requested entity was not found.")[1],
         ]
-        results = fcm.results(["a", "b", "c"], answers)
+        results = from_fcm.results(["a", "b", "c"], answers)
         assert [(result["http_status"], reason(result)) for result in results] == [
             (200, "accepted"),
             (404, "unregistered"),
@@ -248,7 +251,7 @@ def test_fcm_djangos_results() -> None:
             messaging.SendResponse(None, exceptions.UnavailableError("reset")),
         ]
     )
-    results = fcm.results(["a", "b"], FirebaseResponseDict(batch, ["a", "b"], []))
+    results = from_fcm.results(["a", "b"], FirebaseResponseDict(batch, ["a", "b"], []))
     assert [reason(result) for result in results] == ["accepted", "no_answer"]
 
 
@@ -362,7 +365,7 @@ class TestDjangoPushNotifications:
 
 
 class TestAnythingElse:
-    @pytest.mark.parametrize("provider", [fcm, apns])
+    @pytest.mark.parametrize("provider", [from_fcm, apns])
     @pytest.mark.parametrize(
         ("answer", "name"),
         [
@@ -392,7 +395,7 @@ class TestAnythingElse:
             provider.result("token", answer)
         assert f"of type {name};" in str(raised.value)
 
-    @pytest.mark.parametrize("provider", [fcm, apns])
+    @pytest.mark.parametrize("provider", [from_fcm, apns])
     @pytest.mark.parametrize("answers", [None, 404, "Success", b"", 1.5, {1, 2}], ids=repr)
     def test_many_at_once_want_a_list(self, provider: Provider, answers: Any) -> None:
         with pytest.raises(TypeError, match="accepted:"):
@@ -419,7 +422,7 @@ class TestAnythingElse:
         )
     )
     def test_nothing_else_is_ever_raised(self, answer: Any) -> None:
-        for provider in (fcm, apns):
+        for provider in (from_fcm, apns):
             try:
                 result = provider.result("token", answer)
             except TypeError as error:
@@ -428,13 +431,44 @@ class TestAnythingElse:
                 assert result["http_status"] is None or 0 <= result["http_status"] <= 999
 
 
-@pytest.mark.parametrize("provider", [fcm, apns])
+@pytest.mark.parametrize("provider", [from_fcm, apns])
 @pytest.mark.parametrize("target", ["fid", "live_activity"])
 def test_a_result_says_what_the_push_was_sent_to(provider: Provider, target: Any) -> None:
     (result,) = provider.results(["token"], [of_httpx(404, "")], target=target)
     assert result["target"] == target
 
 
-@pytest.mark.parametrize("provider", [fcm, apns])
+class TestTokensAndFids:
+    BATCH = messaging.BatchResponse([messaging.SendResponse({"name": NAME}, None)] * 3)
+
+    def test_of_both_the_tokens_come_first(self, fcm: Fcm) -> None:
+        with pytest.warns(DeprecationWarning, match="fids"):
+            message = messaging.MulticastMessage(tokens=["a"], fids=["b", "c"])
+        fcm.answers["b"] = UNREGISTERED
+        results = from_fcm.results(["a"], messaging.send_each_for_multicast(message), fids=["b", "c"])
+        assert [(r["token"], r.get("target", "token"), reason(r)) for r in results] == [
+            ("a", "token", "accepted"),
+            ("b", "fid", "unregistered"),
+            ("c", "fid", "accepted"),
+        ]
+
+    def test_fids_alone(self) -> None:
+        results = from_fcm.results(fids=["a", "b", "c"], answer=self.BATCH)
+        assert [result["target"] for result in results] == ["fid"] * 3
+
+    def test_one_exception_for_all(self) -> None:
+        results = from_fcm.results(["a"], TimeoutError(), fids=["b"])
+        assert [(result["token"], reason(result)) for result in results] == [
+            ("a", "no_answer"),
+            ("b", "no_answer"),
+        ]
+
+    @pytest.mark.parametrize(("tokens", "fids"), [(["a"], ["b"]), ([], ["a"]), (["a"] * 4, [])])
+    def test_they_must_be_as_many_as_the_answers(self, tokens: list[str], fids: list[str]) -> None:
+        with pytest.raises(ValueError, match=f"{len(tokens) + len(fids)} tokens, but 3 answers"):
+            from_fcm.results(tokens, self.BATCH, fids=fids)
+
+
+@pytest.mark.parametrize("provider", [from_fcm, apns])
 def test_a_result_says_nothing_of_a_token(provider: Provider) -> None:
     assert "target" not in provider.result("token", of_httpx(404, ""))

@@ -89,8 +89,12 @@ _SPELLINGS = _spellings()
 #: Node (and Java and Go of old) say these of a NOT_FOUND without a code as well, be it a wrong project's.
 SAID_OF_ANY_404 = ("registration-token-not-registered", "installation-id-not-registered")
 
-# "messaging/..." is Node's; "firebase_admin.messaging.UnregisteredError", "Kreait\\...\\NotFound": classes.
-_QUALIFIED = re.compile(r"(?:messaging/|app/|(?:[A-Za-z_]\w*[.\\])+)?(?P<word>[A-Za-z_][\w-]*)")
+# "messaging/..." is Node's; "firebase_admin.messaging.UnregisteredError", "Kreait\\Firebase\\...": classes. But
+# other services have codes with dots in them, too ("Domain.NotRegistered").
+_QUALIFIED = re.compile(
+    r"(?:messaging/|app/|(?=[\w.\\]*(?:firebase|messaging))(?:[a-z_]\w*[.\\])+)?(?P<word>[a-z_][\w-]*)",
+    re.IGNORECASE,
+)
 _LONGEST = 120
 
 
