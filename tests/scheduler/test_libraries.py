@@ -26,8 +26,8 @@ from push_notifications.exceptions import APNSError, APNSServerError
 from pyfcm import FCMNotification
 from requests.adapters import BaseAdapter
 
+from tests.judge import quick
 from tests.judge.cases import CASES, Case
-from tests.judge.test_classify import quick
 from tests.scheduler.conftest import Account, Fcm, raw
 from worker import apns
 from worker import fcm as from_fcm

@@ -78,7 +78,7 @@ def read_fcm(status: int | None, body: object) -> FcmAnswer:
     error = value["error"]
     if isinstance(error, dict):
         return _read_error(status, error, alone=len(value) == 1)
-    return _read_word(status, error) or FcmAnswer(status, "odd")  # FCM's legacy API puts its code there
+    return _read_word(status, error, "") or FcmAnswer(status, "odd")  # FCM's legacy API puts its code there
 
 
 def _read_without_error(status: int | None, value: dict[Any, Any]) -> FcmAnswer:
@@ -104,7 +104,7 @@ def _read_error(status: int | None, error: dict[Any, Any], *, alone: bool) -> Fc
     rpc = _text(error.get("status"))
     if named := _codes_beside(error):
         codes |= named - _RPC_ONLY
-        rpc = next(iter(named & _RPC_ONLY), rpc)
+        rpc = min(named & _RPC_ONLY, default=rpc)
     silent = (
         alone
         and not codes
@@ -156,7 +156,7 @@ def _code(place: str, word: str, message: object) -> str | None:
 
 
 def _codes_in_message(error: dict[Any, Any], status: int | None) -> frozenset[str]:
-    """What a message stands for: FCM v1 says "NotRegistered" for an unregistered token since 2025."""
+    """What a message stands for: FCM v1 has come to say "NotRegistered" of an unregistered token."""
     message = error.get("message", "")
     if (name := canonical(_text(message))) in FCM_CODES:
         return frozenset((name,))
@@ -185,7 +185,7 @@ def _http_status(error: dict[Any, Any], rpc: str) -> int | None:
 
 def _read_fcm_text(status: int | None, text: str) -> FcmAnswer:
     # Reporters that keep one word of the answer instead of its body, or what a library prints.
-    if answer := _read_word(status, text):
+    if answer := _read_word(status, text, ""):
         return answer
     if text.rstrip(".").casefold() == "requested entity was not found":
         return FcmAnswer(status, "object", rpc="NOT_FOUND", bare=True)
@@ -194,19 +194,22 @@ def _read_fcm_text(status: int | None, text: str) -> FcmAnswer:
     if _MESSAGE_NAME.fullmatch(text):
         return FcmAnswer(status, "object", name=text)
     printed = _PRINTED.fullmatch(text)
-    if printed and _agrees(printed["message"]) and (answer := _read_word(status, printed["name"])):
-        return answer
-    return FcmAnswer(status, "text", says=text.lower())
+    answer = _read_word(status, printed["name"], printed["message"]) if printed else None
+    return answer or FcmAnswer(status, "text", says=text.lower())
 
 
-def _read_word(status: int | None, word: object) -> FcmAnswer | None:
-    """An answer of which one word is left; None if the word is no code's name."""
-    name = canonical(word) if isinstance(word, str) else None
+def _read_word(status: int | None, word: object, message: str) -> FcmAnswer | None:
+    """An answer of which one word is left, perhaps with a message; None if the word is no code's name."""
+    name = canonical(_text(word))
     if not name:
         return None
+    agrees = _agrees(message)
+    if name == "UNREGISTERED" and not agrees:
+        name = "NOT_FOUND"
     if name in _RPC_ONLY:
-        return FcmAnswer(status or RPC_HTTP[name], "object", rpc=name, bare=word == "NOT_FOUND")
-    return FcmAnswer(status, "object", codes=frozenset((name,)), says=_text(word).lower())
+        bare = agrees and word == "NOT_FOUND"
+        return FcmAnswer(status or RPC_HTTP[name], "object", rpc=name, bare=bare)
+    return FcmAnswer(status, "object", codes=frozenset((name,)), says=f"{word} {message}".lower())
 
 
 def _agrees(message: object) -> bool:

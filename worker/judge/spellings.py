@@ -89,8 +89,8 @@ _SPELLINGS = _spellings()
 #: Node (and Java and Go of old) say these of a NOT_FOUND without a code as well, be it a wrong project's.
 SAID_OF_ANY_404 = ("registration-token-not-registered", "installation-id-not-registered")
 
-# "messaging/..." is Node's; "firebase_admin.messaging.UnregisteredError", "Kreait\\Firebase\\...": classes. But
-# other services have codes with dots in them, too ("Domain.NotRegistered").
+# "messaging/..." is Node's; "firebase_admin.messaging.UnregisteredError", "Kreait\\Firebase\\..." are names.
+# But other services have codes with dots in them, too ("Domain.NotRegistered").
 _QUALIFIED = re.compile(
     r"(?:messaging/|app/|(?=[\w.\\]*(?:firebase|messaging))(?:[a-z_]\w*[.\\])+)?(?P<word>[a-z_][\w-]*)",
     re.IGNORECASE,
