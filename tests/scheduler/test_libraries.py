@@ -1,7 +1,7 @@
 """What Python senders hold besides firebase-admin's and aioapns' results: the real objects of each library.
 
 PyAPNs2 (`apns2`, `compat-fork-apns2`) pins an HTTP/2 library that cannot stand beside aioapns', so its
-exceptions are stand-ins of the same module and names. So is fcm-django's named tuple.
+exceptions are stand-ins of the same module and names.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import kalyke.exceptions
@@ -18,6 +18,7 @@ import requests
 from aioapns.common import NotificationResult
 from async_firebase import AsyncFirebaseClient
 from async_firebase.messages import Message, MulticastMessage
+from fcm_django.types import FirebaseResponseDict
 from firebase_admin import exceptions, messaging
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,14 +235,6 @@ class TestPyFcm:
             (404, "unregistered"),
             (404, "not_found"),
         ]
-
-
-class FirebaseResponseDict(NamedTuple):
-    """fcm-django's."""
-
-    response: Any
-    registration_ids_sent: list[str]
-    deactivated_registration_ids: list[str]
 
 
 def test_fcm_djangos_results() -> None:
