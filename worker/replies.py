@@ -187,3 +187,9 @@ def _unknown(answer: object) -> TypeError:
     kind = type(answer)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return TypeError(f"cannot read an answer of type {name}; accepted: {_ACCEPTED}")
+
+
+if __name__ == "__main__":
+    from .command import no_command
+
+    raise SystemExit(no_command("replies"))
