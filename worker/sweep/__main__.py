@@ -27,7 +27,7 @@ from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain, impatient
 from ..servers.settings import ConfigError, read_settings
 from .dryrun import NoProject
-from .passes import AGES, RATE, Busy, NoVerdict, State, alone, finish, load, pages, save
+from .passes import AGES, RATE, Busy, NoVerdict, State, alone, finish, load, pages, pause, save
 
 # The report, in the order of questions: how many of each kind, what FCM says, what became of the dead.
 _COUNTS = (
@@ -105,18 +105,23 @@ def _run(
         progress(tokens.count(connection, "fcm"), "tokens") as show,
     ):
         done = state
-        for done in pages(
-            connection,
-            tokens,
-            state,
-            redis=None if options.without_brake else brakes,
-            prune=not options.dry_run,
-            rate=options.rate,
-        ):
-            lock.reacquire()  # the lock would expire under a long sweep
+        try:
+            for done in pages(
+                connection,
+                tokens,
+                state,
+                redis=None if options.without_brake else brakes,
+                prune=not options.dry_run,
+                rate=options.rate,
+            ):
+                lock.reacquire()  # the lock would expire under a long sweep
+                if not options.dry_run:
+                    save(redis, done)
+                show(done.counts["tokens"])
+        except NoVerdict:
             if not options.dry_run:
-                save(redis, done)
-            show(done.counts["tokens"])
+                pause(redis, done)
+            raise
     if not options.dry_run:
         finish(redis, done)
     return _report(done.counts, dry_run=options.dry_run)

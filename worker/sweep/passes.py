@@ -10,7 +10,6 @@ without a connection; Android's expire after 270 days),
 https://firebase.google.com/docs/cloud-messaging/scale-fcm (a project's quota: 600,000 messages a minute)
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,15 +17,16 @@ from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
-from redis import Redis, RedisError
+from redis import Redis, RedisError, ResponseError
 from redis.exceptions import LockError
 from rq.defaults import RQ_KEY_PREFIX
 
 from .. import logs
 from ..events import Channel
 from ..judge.classify import StaleToken, Verdict
-from ..judge.rules import TRANSIENT
+from ..judge.rules import PRESUMED_DEAD, TRANSIENT, UNPROVEN
 from ..record import brake
 from ..record.prune import Token
 from ..record.tokens import Tokens
@@ -48,6 +48,11 @@ _LOCK_KEY = f"{STATE_KEY}:lock"
 # Longer than a page takes when FCM is slow (firebase-admin waits 120 s, and tries again).
 _LOCK_SECONDS = 900
 
+# So few tokens of a page may be at fault themselves; after so many tries they are stepped over.
+_FEW, _TRIES = 10, 3
+_CREDENTIALS = ("unauthenticated", "permission_denied", "third_party_auth_error")
+# Seconds that a time may lie ahead of Redis' clock.
+_TOLERANCE = 300
 _DAY = 86_400
 #: Ages worth a report, in seconds.
 AGES = {"older_than_30_days": 30 * _DAY, "older_than_270_days": 270 * _DAY}
@@ -58,7 +63,7 @@ class Busy(Exception):
 
 
 class NoVerdict(Exception):
-    """FCM said nothing of most tokens of a page (no answer, quota, 5xx): going on makes no sense now."""
+    """FCM said nothing of most tokens of a page: going on makes no sense now."""
 
 
 class State(NamedTuple):
@@ -69,6 +74,11 @@ class State(NamedTuple):
     counts: Counter[str] = Counter()  # noqa: RUF012 - never changed in place
     #: Seconds since the epoch, by Redis' clock; None: under way.
     finished_at: float | None = None
+    #: How often the page after `after` brought no verdict.
+    tries: int = 0
+
+
+_Stored = tuple[str, dict[str, int], float | None, int]
 
 
 def pages(
@@ -88,10 +98,9 @@ def pages(
     while page := tokens.after(connection, "fcm", state.after, PAGE):
         started = time.monotonic()
         checked = [row.token for row in page if kind(row.token) in ("fcm", "fid")]
-        verdicts = check(checked)
-        if 2 * sum(verdict.evidence is TRANSIENT for verdict in verdicts) > len(verdicts):
-            reasons = Counter(verdict.reason for verdict in verdicts)
-            raise NoVerdict(", ".join(f"{reason}: {n}" for reason, n in reasons.most_common()))
+        verdicts = _confirmed(check(checked))
+        if 2 * sum(map(_says_nothing, verdicts)) > len(verdicts) and not _is_stuck(state, verdicts):
+            raise NoVerdict(_reasons(verdicts))
         counts = state.counts + _census(page) + _judged(verdicts)
         notices = [
             StaleToken(token, page[0].read_at, verdict.reason, "fcm")
@@ -128,6 +137,7 @@ def go_on(connection: psycopg.Connection, tokens: Tokens, redis: Redis) -> Count
                 if time.monotonic() > deadline:
                     return done.counts
         except NoVerdict as error:
+            pause(redis, done)
             logs.warning("sweep_paused", problem=str(error))
         else:
             finish(redis, done)
@@ -138,6 +148,8 @@ def go_on(connection: psycopg.Connection, tokens: Tokens, redis: Redis) -> Count
 @contextmanager
 def alone(redis: Redis) -> Iterator[Any]:
     """Keep other sweeps out; yields the lock, to be extended by who takes long. Raises Busy."""
+    if redis.pttl(_LOCK_KEY) == -1:  # whoever made it without an end, it was none of us
+        redis.expire(_LOCK_KEY, _LOCK_SECONDS)
     lock = redis.lock(_LOCK_KEY, timeout=_LOCK_SECONDS)
     if not lock.acquire(blocking=False):
         raise Busy
@@ -149,17 +161,24 @@ def alone(redis: Redis) -> Iterator[Any]:
 
 
 def load(redis: Redis) -> State:
-    """The state that `save` left; a new one where there is none that can be read."""
+    """The state that `save` left; a new one where there is none, or none that makes sense."""
     try:
-        after, counts, finished_at = json.loads(redis.get(STATE_KEY) or "")
-        return State(str(after), Counter({str(name): int(n) for name, n in counts.items()}), finished_at)
-    except (ValueError, TypeError, AttributeError):
+        after, counts, finished_at, tries = msgspec.json.decode(redis.get(STATE_KEY) or b"", type=_Stored)
+    except (msgspec.DecodeError, ResponseError):  # the latter: somebody put another thing there
         return State()
+    if "\0" in after or (finished_at or 0) > _now(redis) + _TOLERANCE:
+        return State()
+    return State(after, Counter(counts), finished_at, tries)
 
 
 def save(redis: Redis, state: State) -> None:
     """Remember how far a pass has got."""
-    redis.set(STATE_KEY, json.dumps(state))
+    redis.set(STATE_KEY, msgspec.json.encode(state))
+
+
+def pause(redis: Redis, state: State) -> None:
+    """Remember that the next page brought no verdict."""
+    save(redis, state._replace(tries=state.tries + 1))
 
 
 def finish(redis: Redis, state: State) -> None:
@@ -171,6 +190,35 @@ def finish(redis: Redis, state: State) -> None:
 def _now(redis: Redis) -> float:
     seconds, _ = redis.time()
     return float(seconds)
+
+
+def _confirmed(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts, of which a bare 404 proves something only if the project answers for another token.
+
+    A project that was deleted answers so to everything.
+    """
+    if any(map(is_alive, verdicts)):
+        return list(verdicts)
+    return [
+        Verdict(verdict.reason, UNPROVEN) if verdict.evidence is PRESUMED_DEAD else verdict
+        for verdict in verdicts
+    ]
+
+
+def _says_nothing(verdict: Verdict) -> bool:
+    """Whether an answer is about the service or our credentials rather than about the token."""
+    return verdict.evidence is TRANSIENT or verdict.reason in _CREDENTIALS
+
+
+def _is_stuck(state: State, verdicts: Sequence[Verdict]) -> bool:
+    """Whether a few tokens are to blame, which get no verdict however often FCM is asked."""
+    named = any(verdict.reason in _CREDENTIALS for verdict in verdicts)
+    return len(verdicts) < _FEW and state.tries >= _TRIES and not named
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> str:
+    reasons = Counter(verdict.reason for verdict in verdicts)
+    return ", ".join(f"{reason}: {n}" for reason, n in reasons.most_common())
 
 
 def _census(page: Sequence[Token]) -> Counter[str]:
