@@ -17,6 +17,8 @@ from .counts import STATUSES, Counts, Group, Outcomes, Report, percent
 # What the rate is about.
 _SENT = STATUSES[:2]
 
+# Of a group's rows, one for each status, the first.
+_ONCE = [{"filter": "datum.order === 0"}]
 _DRAW = Path(__file__).with_name("draw.js")
 
 
@@ -101,7 +103,18 @@ def rates(title: str, groups: Sequence[Group]) -> dict[str, Any]:
         low, high = group.counts.interval
         names = {"id": str(group.id), "rate": percent(group.counts), "low": low, "high": high}
         rows += _rows(names, group.counts, _SENT)
-    y = {
+    return _spec(
+        f"{title}, the worst first",
+        rows,
+        height=26 * len(groups),
+        encoding={"y": _groups()},
+        layer=[_shares(), _intervals(), _numbers()],
+    )
+
+
+def _groups() -> dict[str, Any]:
+    """The axis of `rates`: ids, in the order in which they come."""
+    return {
         "field": "id",
         "scale": {"paddingInner": 0.25},
         "type": "nominal",
@@ -116,44 +129,42 @@ def rates(title: str, groups: Sequence[Group]) -> dict[str, Any]:
             "domain": False,
         },
     }
+
+
+def _shares() -> dict[str, Any]:
     axis = {"format": "%", "tickCount": 3, "domain": False, "ticks": False}
-    share = {"field": "prompts", "type": "quantitative", "stack": "normalize", "title": None, "axis": axis}
-    tooltip = [{"field": name} for name in ("id", "status", "prompts", "rate")]
-    once = [{"filter": "datum.order === 0"}]
-    return _spec(
-        f"{title}, the worst first",
-        rows,
-        height=26 * len(groups),
-        encoding={"y": y},
-        layer=[
-            {
-                "mark": "bar",
-                "encoding": {
-                    "x": share,
-                    "color": _colours(_SENT),
-                    "order": {"field": "order"},
-                    "tooltip": tooltip,
-                },
+    return {
+        "mark": "bar",
+        "encoding": {
+            "x": {
+                "field": "prompts",
+                "type": "quantitative",
+                "stack": "normalize",
+                "title": None,
+                "axis": axis,
             },
-            {
-                "transform": once,
-                "mark": {"type": "rule", "color": "var(--text)", "strokeWidth": 2, "aria": False},
-                "encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
-            },
-            {
-                "transform": once,
-                "mark": {
-                    "type": "text",
-                    "align": "left",
-                    "dx": 8,
-                    "fontSize": 12,
-                    "color": "var(--text)",
-                    "aria": False,
-                },
-                "encoding": {"x": {"datum": 1, "type": "quantitative"}, "text": {"field": "rate"}},
-            },
-        ],
-    )
+            "color": _colours(_SENT),
+            "order": {"field": "order"},
+            "tooltip": [{"field": name} for name in ("id", "status", "prompts", "rate")],
+        },
+    }
+
+
+def _intervals() -> dict[str, Any]:
+    return {
+        "transform": _ONCE,
+        "mark": {"type": "rule", "color": "var(--text)", "strokeWidth": 2, "aria": False},
+        "encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
+    }
+
+
+def _numbers() -> dict[str, Any]:
+    mark = {"type": "text", "align": "left", "dx": 8, "fontSize": 12, "color": "var(--text)", "aria": False}
+    return {
+        "transform": _ONCE,
+        "mark": mark,
+        "encoding": {"x": {"datum": 1, "type": "quantitative"}, "text": {"field": "rate"}},
+    }
 
 
 def _rows(names: dict[str, Any], counts: Counts, statuses: Sequence[str] = STATUSES) -> list[dict[str, Any]]:
