@@ -133,6 +133,7 @@ def _groups() -> dict[str, Any]:
 
 def _shares() -> dict[str, Any]:
     axis = {"format": "%", "tickCount": 3, "domain": False, "ticks": False}
+    x = {"field": "prompts", "type": "quantitative", "stack": "normalize", "title": None, "axis": axis}
     return {
         "mark": "bar",
         "encoding": {
