@@ -246,10 +246,8 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
             yield _migrations(connection)
             yield _pooler(connection, url)
     except psycopg.Error as error:
-        text, _, remedy = postgres.explain(error).partition(": ")
-        if not error.sqlstate:
-            text, _, remedy = remedy.partition(": ")
-        yield Finding("postgres.reachable", "problem", text, remedy)
+        fault = postgres.judge(error)
+        yield Finding("postgres.reachable", "problem", fault.text, fault.remedy)
 
 
 def _future_registrations(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

@@ -147,7 +147,7 @@ def _roll_back_last(connection: psycopg.Connection, *, dry_run: bool) -> int:
 def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
     """What went wrong, and the remedy; nothing is left behind, every migration being one transaction."""
     problem = (error.diag.message_primary or "").strip()
-    if connection.broken or not problem:
+    if connection.broken or not problem or str(error.sqlstate).startswith("08"):  # of a pooler
         return postgres.explain(error)
     if isinstance(error, errors.LockNotAvailable):
         holders = connection.execute(_LOCK_HOLDERS, [list(_LOCKED_TABLES), LOCK]).fetchall()
@@ -170,6 +170,8 @@ def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
     remedy = error.diag.message_hint
     if isinstance(error, errors.DependentObjectsStillExist):
         remedy = f"Drop them first: {error.diag.message_detail}"
+    elif isinstance(error, errors.DatatypeMismatch):  # a foreign key: names and types only
+        remedy = f"{error.diag.message_detail} The app's tables must each have a uuid primary key."
     elif isinstance(error, errors.InsufficientPrivilege) and not remedy:
         remedy = (
             "Use a role in DATABASE_URL that owns the database and the app's tables (on Supabase: postgres)."

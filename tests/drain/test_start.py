@@ -137,7 +137,7 @@ def test_a_wrong_password_is_refused_and_not_shown(
     jobs = enqueue_many(queue, app, 1)
     worker = start("--burst", DATABASE_URL=with_passwords)
     assert (worker.wait(), statuses(jobs)) == (1, ["queued"])
-    assert "password authentication failed: check DATABASE_URL" in worker.output
+    assert "password authentication failed for user ...': check DATABASE_URL" in worker.output
     assert "SECRET" not in worker.output
 
 

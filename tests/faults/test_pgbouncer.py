@@ -6,9 +6,10 @@ Any two transactions of a worker may run on different backends, and on each back
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +31,10 @@ from tests.drain.conftest import (
 )
 from tests.faults.test_concurrency import put_at_once
 from tests.migrations.conftest import require
+from worker import migrate
 from worker.demo import sample, sandbox
 from worker.demo.sandbox import rq_worker
-from worker.servers.postgres import connect, transaction
+from worker.servers.postgres import connect, explain, is_transient, transaction
 
 BACKENDS = 4
 WORKERS = 6
@@ -57,6 +59,19 @@ TRACKED = {"application_name", "client_encoding", "DateStyle", "TimeZone", "stan
 @pytest.fixture
 def pooled(database: str, server_directory: Path) -> Iterator[str]:
     """The URL of `database` through a pooler that has BACKENDS connections to it."""
+    with pooler(database, server_directory) as url:
+        yield url
+
+
+@contextmanager
+def pooler(database: str, server_directory: Path, **settings: object) -> Iterator[str]:
+    """Run PgBouncer before `database`, in transaction mode unless `settings` say another."""
+    configuration = {
+        "auth_type": "any",
+        "pool_mode": "transaction",
+        "default_pool_size": BACKENDS,
+        **settings,
+    }
     binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     require(binary, "PgBouncer")
     server = conninfo_to_dict(database)
@@ -70,11 +85,11 @@ def pooled(database: str, server_directory: Path) -> Iterator[str]:
             listen_addr = 127.0.0.1
             listen_port = {port}
             unix_socket_dir =
-            auth_type = any
-            pool_mode = transaction
-            default_pool_size = {BACKENDS}
+            auth_file = {directory / "users"}
             """
+            + "\n".join(f"{name} = {value}" for name, value in configuration.items())
         )
+        (directory / "users").write_text('"somebody" "secret"')
         process = subprocess.Popen(
             [str(binary), "-q", str(directory / "pgbouncer.ini")],
             user="nobody" if os.geteuid() == 0 else None,
@@ -83,16 +98,16 @@ def pooled(database: str, server_directory: Path) -> Iterator[str]:
         )
         url = f"postgresql://anybody@127.0.0.1:{port}/pooled"
         try:
-            until(lambda: process.poll() is None and answers(url))
+            until(lambda: process.poll() is None and answers(port))
             yield url
         finally:
             sandbox.stop(process, signal.SIGTERM)
 
 
-def answers(url: str) -> bool:
+def answers(port: int) -> bool:
     try:
-        psycopg.connect(url).close()
-    except psycopg.OperationalError:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
         return False
     return True
 
@@ -226,3 +241,56 @@ def test_our_connections_leave_nothing(pooled: str) -> None:
             with transaction(connection):
                 connection.execute("select %b", [1])
     assert list(backends(pooled).values()) == [CLEAN] * BACKENDS
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_the_pooler_does_not_know_is_not_waited_for(pooled: str) -> None:
+    with pytest.raises(psycopg.OperationalError) as caught:
+        connect(pooled.replace("/pooled", "/nowhere"))
+    assert "answers 'bouncer config error': check DATABASE_URL" in explain(caught.value)
+    assert not is_transient(caught.value)
+
+
+def test_a_pooler_of_statements_is_not_waited_for(
+    database: str, server_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pooler(database, server_directory, pool_mode="statement") as url:
+        with connect(url) as connection, pytest.raises(psycopg.Error) as caught, transaction(connection):
+            pass
+        monkeypatch.setenv("DATABASE_URL", url)
+        assert migrate.main(["--rollback", "--yes"]) == 1
+
+    assert "pool_mode = transaction" in explain(caught.value)
+    assert not is_transient(caught.value)
+    assert capsys.readouterr().err == f"migrate: {explain(caught.value)}\n"
+
+
+def test_a_user_and_a_database_that_the_pooler_does_not_know(database: str, server_directory: Path) -> None:
+    with pooler(database, server_directory, auth_type="scram-sha-256") as url:
+        said = {}
+        for what, address in {
+            "user": url.replace("anybody", "nobody:S3CR3T"),
+            "password": url.replace("anybody", "somebody:S3CR3T"),
+            "database": url.replace("anybody", "somebody:secret").replace("/pooled", "/S3CR3T"),
+        }.items():
+            with pytest.raises(psycopg.OperationalError) as caught:
+                connect(address)
+            assert not is_transient(caught.value)
+            said[what] = explain(caught.value)
+    assert "S3CR3T" not in str(said)
+    assert "check DATABASE_URL: user, and password" in said["user"]
+    assert "check DATABASE_URL: user, and password" in said["password"]
+    assert "'no such database: ...': check DATABASE_URL" in said["database"]
+
+
+def test_a_pooler_without_its_server_is_waited_for(server_directory: Path) -> None:
+    nowhere = f"postgresql://anybody@127.0.0.1:{sandbox.free_port()}/app"
+    with (
+        pooler(nowhere, server_directory, server_login_retry=1, query_wait_timeout=1) as url,
+        pytest.raises(psycopg.OperationalError) as caught,
+    ):
+        connect(url)
+    assert is_transient(caught.value)
+    assert "the pooler does not reach PostgreSQL" in explain(caught.value)

@@ -155,7 +155,7 @@ def key_held(place: Place) -> Iterator[None]:
 AT_FIRST: dict[str, tuple[Fault, str, str]] = {
     "the server is away": (server_away, "no connection", ""),
     "25006: read-only": (read_only, "25006", ""),
-    "53300: no connection left": (no_connection_left, "no connection", ""),
+    "53300: no connection left": (no_connection_left, "all connections are taken", ""),
     "53100: disk full": (disk_full, "53100", ""),
     "57014: statement timeout": (statement_too_slow, "57014", "statement_timeout=300ms"),
     "55P03: table locked": (table_locked, "55P03", "lock_timeout=300ms"),
@@ -470,7 +470,7 @@ LASTING = {
     ),
     "28P01: the password is changed": Lasting(
         "alter role app password 'another'; " + f"select pg_terminate_backend(pid) {WORKERS_SESSIONS}",
-        "password authentication failed: check DATABASE_URL",
+        "password authentication failed for user ...': check DATABASE_URL",
         "alter role app password 'right'",
     ),
 }
@@ -585,7 +585,7 @@ def test_a_database_that_does_not_exist_is_refused(
     jobs = site.enqueue(mortal_app)
     worker = site.start(DATABASE_URL=mortal_postgres.url("nowhere"))
     assert (worker.wait(), statuses(jobs)) == (1, ["queued"] * JOBS)
-    assert "does not exist: check DATABASE_URL" in worker.output
+    assert "does not exist': check DATABASE_URL" in worker.output
 
 
 def test_what_is_recorded_outlives_a_crash_where_commits_are_asynchronous(

@@ -116,7 +116,8 @@ def test_verify_full_takes_no_other_server_and_waits_for_none(
     with pytest.raises(psycopg.OperationalError) as caught:
         connect(url(host, sslmode="verify-full", sslrootcert=root))
     assert not is_transient(caught.value)
-    assert explain(caught.value).startswith(f"OperationalError: {words}: check DATABASE_URL")
+    assert words in explain(caught.value)
+    assert "check DATABASE_URL" in explain(caught.value)
 
 
 def test_verify_full_takes_no_server_without_tls(server_directory: Path, certificates: Certificates) -> None:
@@ -124,7 +125,7 @@ def test_verify_full_takes_no_server_without_tls(server_directory: Path, certifi
         address = server.tcp_url().replace("127.0.0.1", "localhost")
         with pytest.raises(psycopg.OperationalError) as caught:
             connect(f"{address}?sslmode=verify-full&sslrootcert={certificates.ca}")
-    assert "SSL was required: check DATABASE_URL" in explain(caught.value)
+    assert "SSL was required': check DATABASE_URL" in explain(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["allow", "prefer", "require"])

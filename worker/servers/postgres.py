@@ -1,6 +1,5 @@
-"""Connections to PostgreSQL, the settings of a transaction, and what its faults mean for a job."""
+"""Connections to PostgreSQL, and the settings of a transaction."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,8 +7,20 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
-from .. import NAME
+from .faults import explain, is_transient, judge
+from .refusals import no_connection
 from .settings import ConfigError
+
+#: What its faults mean is asked here, too.
+__all__ = [
+    "STATEMENT_TIMEOUT",
+    "DatabaseFault",
+    "connect",
+    "explain",
+    "is_transient",
+    "judge",
+    "transaction",
+]
 
 #: Seconds after which PostgreSQL ends a statement of ours.
 STATEMENT_TIMEOUT = 60
@@ -37,51 +48,6 @@ select pg_catalog.set_config('lock_timeout', '2s', true),
 set constraints all immediate
 """
 
-# Faults that pass by themselves, by SQLSTATE class or code.
-_TRANSIENT = (
-    "08",  # connection exception
-    "25006",  # read-only: a failover is under way
-    "25P03",  # idle in transaction too long: the network stalled
-    "25P04",  # transaction_timeout, where somebody has set one
-    "40",  # deadlock, serialization failure
-    "53",  # out of connections, memory or disk
-    "55P03",  # lock not available within lock_timeout
-    "57",  # shutdown, crash recovery, cancelled by statement_timeout
-    "58",  # system error, I/O
-)
-
-# What an unreachable server says that will not get better by waiting; a failed connect has no SQLSTATE, only
-# words. What stands in quotation marks is not repeated: in the wrong place of the URL it may be the password.
-_PERMANENT_CONNECT = re.compile(
-    "|".join(
-        (
-            "password authentication failed",
-            "no password supplied",
-            "no pg_hba.conf entry",
-            'database ".*" does not exist',
-            'role ".*" does not exist',
-            "certificate verify failed",
-            "does not match host name",
-            "(root )?certificate file",
-            "private key file",
-            "SSL was required",
-            "weak sslmode",  # beside sslrootcert=system
-            'definition of service ".*" not found',
-            "unsupported startup parameter",
-            "invalid",  # a port, an sslmode, ... in the URL
-        )
-    )
-)
-
-_REMEDIES = {
-    "42P01": f"a table is missing: run `python -m {NAME}.migrate`, and check NOTIFLOG_TOKEN_TABLE",
-    "42703": "a column is missing: check NOTIFLOG_TOKEN_COLUMN and NOTIFLOG_TOKEN_REGISTERED_COLUMN",
-    "42501": "the role of DATABASE_URL lacks a privilege or a row level security policy: "
-    "log in as a member of notiflog_worker, and grant it select and delete on the token table",
-    "28P01": "wrong user or password in DATABASE_URL",
-    "3D000": "the database named in DATABASE_URL does not exist",
-}
-
 
 class DatabaseFault(Exception):
     """PostgreSQL refused for a reason that stays until somebody acts; says the remedy, and no data."""
@@ -90,7 +56,7 @@ class DatabaseFault(Exception):
 def connect(database_url: str) -> psycopg.Connection:
     """Open a connection in autocommit mode, safe behind a transaction pooler.
 
-    Raises psycopg.OperationalError; `database_url` must be parseable (`config` has checked it).
+    Raises NoConnection, a psycopg.OperationalError. `database_url` must be parseable, see `read_settings`.
     """
     try:
         parameters = conninfo_to_dict(database_url)
@@ -107,11 +73,14 @@ def connect(database_url: str) -> psycopg.Connection:
     }
     # Whatever the address says: without it a server of encoding SQL_ASCII would give bytes for text.
     always = {"client_encoding": "utf8"}
-    connection = psycopg.connect(
-        **{**defaults, **parameters, **always},  # type: ignore[arg-type]
-        autocommit=True,
-        prepare_threshold=None,
-    )
+    try:
+        connection = psycopg.connect(
+            **{**defaults, **parameters, **always},  # type: ignore[arg-type]
+            autocommit=True,
+            prepare_threshold=None,
+        )
+    except (psycopg.Error, UnicodeError) as error:  # the latter from a host that no name can be
+        raise no_connection(error, parameters) from None
     # Part of BEGIN. The level of a role or server may be another, under which a key that somebody commits
     # meanwhile ends the transaction.
     connection.isolation_level = IsolationLevel.READ_COMMITTED
@@ -124,24 +93,3 @@ def transaction(connection: psycopg.Connection) -> Iterator[None]:
     with connection.transaction():
         connection.execute(_LIMITS)
         yield
-
-
-def is_transient(error: psycopg.Error) -> bool:
-    """Whether trying again later may help. Judged by SQLSTATE: psycopg's classes mix both kinds."""
-    if error.sqlstate:
-        return error.sqlstate.startswith(_TRANSIENT)
-    # Without SQLSTATE: the connection was lost, or could not be made; libpq only has words for why.
-    return isinstance(error, psycopg.OperationalError) and not _PERMANENT_CONNECT.search(str(error))
-
-
-def explain(error: psycopg.Error) -> str:
-    """A sentence for logs and job results: PostgreSQL's own message may quote rows, this never does."""
-    if error.sqlstate:
-        name = " ".join(
-            filter(None, (error.diag.table_name, error.diag.column_name, error.diag.constraint_name))
-        )
-        what = f"{type(error).__name__} (SQLSTATE {error.sqlstate}{', ' + name if name else ''})"
-        return f"{what}: {_REMEDIES.get(error.sqlstate, 'see the PostgreSQL log')}"
-    found = _PERMANENT_CONNECT.search(str(error))
-    words = re.sub(' ".*"', "", found[0]) if found else "no connection"
-    return f"{type(error).__name__}: {words}: check DATABASE_URL and whether the server is up"
