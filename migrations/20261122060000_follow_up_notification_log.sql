@@ -13,6 +13,8 @@
 
 -- A foreign key locks its parent against writers: better fail soon than queue them all behind this.
 set local lock_timeout = '5s';
+-- Nobody's function or operator may be called in the place of PostgreSQL's.
+set local search_path = pg_catalog, pg_temp;
 
 -- One migration of this project at a time in a database; the number is "notiflog" in ASCII.
 do $$ begin perform pg_advisory_xact_lock(7957707062625726311); end $$;

@@ -9,6 +9,8 @@
 -- delete finds no row that a select may not see - without an error.
 
 set local lock_timeout = '5s';
+-- Nobody's function or operator may be called in the place of PostgreSQL's.
+set local search_path = pg_catalog, pg_temp;
 
 do $$ begin perform pg_advisory_xact_lock(7957707062625726311); end $$;
 

@@ -29,7 +29,7 @@ from .queue.workers import age, listening
 from .record import brake
 from .servers import postgres, tls
 from .servers.finding import Finding
-from .servers.findings import database_findings, redis_findings
+from .servers.findings import database_findings, redis_findings, unwritable
 from .servers.migrations import pending
 from .servers.redis import BadAddress, client
 from .servers.settings import ConfigError, Settings, read_settings, requires_tls
@@ -241,6 +241,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
             where = connection.info
             text = f"database {where.dbname} at {where.host} as {where.user}"
             yield Finding("postgres.reachable", "ok", text)
+            yield from unwritable(connection)
             yield from database_findings(connection, settings)
             yield from _future_registrations(connection, settings)
             yield _migrations(connection)

@@ -44,7 +44,7 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
   from pg_locks join pg_stat_activity using (pid)
  where granted and pid <> pg_backend_pid()
    and database = (select oid from pg_database where datname = current_database())
-   and (relation = any(array(select to_regclass(name)::oid from unnest(%s::text[]) as name))
+   and (relation = any(array(select to_regclass(name)::oid from pg_catalog.unnest(%s::text[]) as name))
         or locktype = 'advisory' and objsubid = 1 and (classid::bigint << 32 | objid::bigint) = %s)
  order by xact_start, pid, mode desc
  limit 3
@@ -162,7 +162,8 @@ def _explain(connection: psycopg.Connection, error: psycopg.Error) -> str:
         )
     if isinstance(error, errors.UndefinedTable):
         rows = connection.execute(
-            "select name from unnest(%s::text[]) as name where to_regclass(name) is null", [list(APP_TABLES)]
+            "select name from pg_catalog.unnest(%s::text[]) as name where to_regclass(name) is null",
+            [list(APP_TABLES)],
         ).fetchall()
         if rows:
             missing = ", ".join(name for (name,) in rows)

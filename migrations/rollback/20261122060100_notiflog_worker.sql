@@ -2,6 +2,8 @@
 -- the logins that are its members would lose it for good. Where nobody needs it: drop role notiflog_worker.
 
 set local lock_timeout = '5s';
+-- Nobody's function or operator may be called in the place of PostgreSQL's.
+set local search_path = pg_catalog, pg_temp;
 
 do $$ begin perform pg_advisory_xact_lock(7957707062625726311); end $$;
 

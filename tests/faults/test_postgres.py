@@ -26,6 +26,7 @@ from worker.demo import sample
 from worker.judge.batch import judge
 from worker.record.recording import record
 from worker.record.tokens import Tokens
+from worker.servers.findings import unwritable
 from worker.servers.postgres import connect, transaction
 from worker.servers.settings import Settings
 
@@ -607,3 +608,26 @@ def test_what_is_recorded_outlives_a_crash_where_commits_are_asynchronous(
     mortal_postgres.admin("select pg_reload_conf()")
 
     assert left(mortal_postgres, mortal_database) == (20, 20, 980)
+
+
+def test_a_standby_is_told_and_waited_for(
+    sites: Sites, mortal_postgres: Postgres, mortal_database: str, mortal_app: sample.App
+) -> None:
+    """As when the address leads to the wrong one of two servers, or a failover is under way."""
+    (site,) = sites("draining")
+    site.enqueue(mortal_app)
+    signal_file = mortal_postgres.directory / "standby.signal"
+    mortal_postgres.stop()
+    signal_file.touch()
+    mortal_postgres.own(signal_file)
+    mortal_postgres.start()
+    worker = site.start("--burst")
+    try:
+        until(lambda: waits(worker, for_what="a standby"))
+        with connect(mortal_postgres.url(mortal_database)) as connection:
+            (finding,) = unwritable(connection)
+    finally:
+        mortal_postgres.admin("select pg_promote()")
+    assert worker.wait() == 0
+    assert (finding.level, finding.text) == ("problem", "a standby answers, which takes no rows")
+    assert (site.unfinished(), left(mortal_postgres, mortal_database)[0]) == ({}, 2 * JOBS)

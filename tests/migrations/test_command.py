@@ -133,6 +133,7 @@ def test_a_parent_without_a_uuid_key_is_explained(database: Database, migrate: M
     answer = migrate(database.url)
     assert answer.code == 1
     assert "follow_up_notification_log_chapter_id_fkey" in answer.errors
+    assert "are of incompatible types: uuid and bigint. The app's tables must each have" in answer.errors
     assert not database.exists(LOG)
 
 

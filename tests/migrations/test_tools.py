@@ -507,7 +507,7 @@ def test_rollback_says_what_depends_on_the_table(migrated: Database, migrate: Mi
     assert migrate(migrated.url, "--rollback", "--yes").code == 0
     answer = migrate(migrated.url, "--rollback", "--yes")
     assert answer.code == 1
-    assert "view coordinator_feed" in answer.errors
+    assert "view public.coordinator_feed" in answer.errors
     assert "CASCADE" not in answer.errors
     assert migrated.exists(LOG)
 

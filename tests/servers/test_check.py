@@ -189,6 +189,20 @@ IN_THE_DATABASE = {
         "warning",
         "is timestamp without time zone",
     ),
+    "a database that takes no rows": (
+        "do 'begin execute format(''alter database %I set default_transaction_read_only = on'',"
+        " current_database()); end'",
+        "postgres.writable",
+        "problem",
+        "Supabase sets it while the disk is full",
+    ),
+    "foreign keys that do not work": (
+        "do 'begin execute format(''alter database %I set session_replication_role = replica'',"
+        " current_database()); end'",
+        "postgres.replication_role",
+        "problem",
+        "keeps foreign keys and triggers from working",
+    ),
     "a guard that is no time": (
         "alter table public.device_tokens alter updated_at drop default, alter updated_at type text",
         "postgres.guard",

@@ -50,7 +50,7 @@ select {token}::text, extract(epoch from now() - max({time}))::float8, now()
 COUNT = "select count({token}) from {table} as device where {unmarked}"
 
 #: Whether row level security may hide rows of the token table from the connection's role.
-ROW_SECURITY = "select row_security_active(%b::text::regclass)"
+ROW_SECURITY = "select pg_catalog.row_security_active(%b::text::regclass)"
 
 
 class Pruned(NamedTuple):

@@ -158,13 +158,13 @@ class Tokens:
         Marked ones are passed over. Raises psycopg.Error.
         """
         shape = usable_shape(connection, self._settings.tokens[channel])
-        with postgres.transaction(connection):
+        with postgres.transaction(connection, sealed=True):
             return tokens_after(connection, shape, token, limit)
 
     def count(self, connection: psycopg.Connection, channel: Channel) -> int:
         """How many rows of a channel's table are there to page through. Raises psycopg.Error."""
         shape = usable_shape(connection, self._settings.tokens[channel])
-        with postgres.transaction(connection):
+        with postgres.transaction(connection, sealed=True):
             return count_tokens(connection, shape)
 
     def unguarded(self, notices: Sequence[StaleToken]) -> int:

@@ -42,7 +42,7 @@ def read_outcomes(connection: psycopg.Connection, since: datetime, timezone: tzi
 
     Raises psycopg.Error: InsufficientPrivilege where the role may not read the log.
     """
-    with postgres.transaction(connection), connection.cursor(row_factory=tuple_row) as cursor:
+    with postgres.transaction(connection, sealed=True), connection.cursor(row_factory=tuple_row) as cursor:
         (partial,) = cursor.execute(_ROW_SECURITY).fetchone() or (False,)
         rows = cursor.execute(_OUTCOMES, [str(timezone), since]).fetchall()
     days: dict[tuple[date, str], Counts] = {}

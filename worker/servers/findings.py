@@ -60,6 +60,13 @@ select exists (
 """
 
 
+_REPLICA = "select current_setting('session_replication_role') = 'replica'"
+
+_READ_ONLY = """
+select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'
+"""
+
+
 def redis_findings(connection: Any) -> Iterator[Finding]:
     """What a connected Redis is like. Raises redis.RedisError."""
     info = connection.info()
@@ -118,8 +125,9 @@ def database_findings(connection: psycopg.Connection, settings: Settings) -> Ite
 
     shapes = {table: find_shape(connection, table) for table in settings.tokens.values()}
     tables = [shape.table if shape else table for table, shape in shapes.items()]
-    with postgres.transaction(connection):
+    with postgres.transaction(connection, sealed=True):
         missing = missing_privileges(connection, tables)
+        (replica,) = connection.execute(_REPLICA).fetchone() or (False,)
         log_table = connection.execute(_LOG_TABLE, [_CONSTRAINTS, _INDEXES]).fetchone()
         of_tokens = [
             finding for shape in shapes.values() if shape for finding in token_findings(connection, shape)
@@ -133,6 +141,26 @@ def database_findings(connection: psycopg.Connection, settings: Settings) -> Ite
     if log_table:
         yield _log_table(*log_table)
     yield from of_tokens
+    if replica:
+        text = (
+            "session_replication_role keeps foreign keys and triggers from working in the worker's sessions"
+        )
+        yield Finding("postgres.replication_role", "problem", text, "reset it for role, database and server")
+
+
+def unwritable(connection: psycopg.Connection) -> Iterator[Finding]:
+    """Why no row can be written now; a worker waits until one can. Raises psycopg.Error."""
+    with postgres.transaction(connection):
+        standby, read_only = connection.execute(_READ_ONLY).fetchone() or (False, False)
+    if standby:
+        remedy = "lead DATABASE_URL to the primary; after a failover this may pass by itself"
+        yield Finding("postgres.writable", "problem", "a standby answers, which takes no rows", remedy)
+    elif read_only:
+        remedy = (
+            "reset default_transaction_read_only of server, database and role; "
+            "Supabase sets it while the disk is full"
+        )
+        yield Finding("postgres.writable", "problem", "it is read-only and takes no rows", remedy)
 
 
 def _log_table(unique: bool, constraints: list[str], indexes: list[str]) -> Finding:

@@ -77,7 +77,7 @@ def pending(connection: psycopg.Connection) -> list[Migration]:
 
 def apply(connection: psycopg.Connection, migration: Migration) -> bool:
     """Apply one migration in one transaction with its row in the ledger; False: another run was first."""
-    with postgres.transaction(connection):
+    with postgres.transaction(connection, sealed=True):
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         # Asked first: "create schema if not exists" wants the privilege even where there is nothing to do.
         if connection.execute("select to_regclass('notiflog.schema_migrations')").fetchone() == (None,):
@@ -94,7 +94,7 @@ def apply(connection: psycopg.Connection, migration: Migration) -> bool:
 
 def roll_back(connection: psycopg.Connection, migration: Migration) -> None:
     """Undo one migration in one transaction; its script also takes it out of both ledgers."""
-    with postgres.transaction(connection):
+    with postgres.transaction(connection, sealed=True):
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         connection.execute(migration.rollback.read_bytes())
 

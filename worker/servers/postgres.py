@@ -31,7 +31,7 @@ STATEMENT_TIMEOUT = 60
 # which row it was. The rest is what a role, a database or a server may have set otherwise, and
 # what would change a result: how times, numbers and bytes are written and read, rows that row level security
 # hides without an error, a commit that a crash undoes (only `off` is: the other values stay as they are).
-# Not the search path: the triggers of the app find their tables by it.
+# Not the search path, see `transaction`.
 _LIMITS = f"""
 select pg_catalog.set_config('lock_timeout', '2s', true),
        pg_catalog.set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', true),
@@ -47,6 +47,9 @@ select pg_catalog.set_config('lock_timeout', '2s', true),
          when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true);
 set constraints all immediate
 """
+
+
+_SEAL = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
 
 class DatabaseFault(Exception):
@@ -88,8 +91,14 @@ def connect(database_url: str) -> psycopg.Connection:
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection) -> Iterator[None]:
-    """Run the block in one transaction with time limits, and with the settings that results depend on."""
+def transaction(connection: psycopg.Connection, *, sealed: bool = False) -> Iterator[None]:
+    """Run the block in one transaction with time limits, and with the settings that results depend on.
+
+    `sealed`: bare names mean PostgreSQL's own objects, so that no function or operator that somebody put into
+    `public` is called in their place. Not where triggers of the app run: they find their tables by the path.
+    """
     with connection.transaction():
         connection.execute(_LIMITS)
+        if sealed:
+            connection.execute(_SEAL)
         yield

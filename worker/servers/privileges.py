@@ -66,17 +66,17 @@ select coalesce(quote_ident(wanted.schema) || '.', '') || quote_ident(wanted.rel
                       pg_get_expr(polqual, polrelid)) as condition
     ) as expression
     where polrelid = class.oid
-      and polcmd in ('*', case command when 'insert' then 'a' when 'select' then 'r'
+      and polcmd::text in ('*', case command when 'insert' then 'a' when 'select' then 'r'
                                        when 'update' then 'w' else 'd' end)
-      and exists (select from unnest(polroles) as target
-                   where target = 0 or pg_has_role(role.oid, target, 'usage'))
+      and exists (select from pg_catalog.unnest(polroles) as target
+                   where target = '0' or pg_has_role(role.oid, target, 'usage'))
  ) as policy
  group by position, wanted.schema, wanted.relation, command, attribute, class.oid, attnum
  order by position
 """
 
 _ROLES = """
-select quote_ident(current_user),
+select pg_catalog.quote_ident(current_user),
        worker.oid is not null,
        coalesce(pg_has_role(current_user, worker.oid, 'member'), false),
        coalesce(pg_has_role(current_user, worker.oid, 'usage'), false)

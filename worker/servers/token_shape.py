@@ -95,7 +95,7 @@ def find_shape(connection: psycopg.Connection, table: TokenTable) -> Shape | Non
     else:
         (schemas,) = connection.execute(_SEARCH_PATH).fetchone() or ([],)
     names = {"table": table.table[-1], "schemas": schemas, "columns": list(columns(table))}
-    with postgres.transaction(connection):
+    with postgres.transaction(connection, sealed=True):
         row = connection.execute(_SHAPE, names).fetchone()
     if row is None:
         return None
