@@ -137,13 +137,7 @@ def _shares() -> dict[str, Any]:
     return {
         "mark": "bar",
         "encoding": {
-            "x": {
-                "field": "prompts",
-                "type": "quantitative",
-                "stack": "normalize",
-                "title": None,
-                "axis": axis,
-            },
+            "x": x,
             "color": _colours(_SENT),
             "order": {"field": "order"},
             "tooltip": [{"field": name} for name in ("id", "status", "prompts", "rate")],

@@ -2,6 +2,8 @@
 
 import psycopg
 
+from . import postgres
+
 # Whoever locks a row holds a lock on its table, too. No query text: it may quote rows. Of other roles'
 # sessions a role may see no more than the number, unless it is a member of pg_read_all_stats.
 _HOLDERS = """
@@ -18,7 +20,8 @@ select pid, coalesce(nullif(application_name, ''), 'unnamed'), coalesce(state, '
 
 def lock_holders(connection: psycopg.Connection, table: str) -> list[str]:
     """The longest transactions that lock a table or rows of it, each as a phrase. Raises psycopg.Error."""
-    return [
-        f"process {pid} ({name}, {state}, {seconds} s into its transaction)"
-        for pid, name, state, seconds in connection.execute(_HOLDERS, [table])
-    ]
+    with postgres.transaction(connection, sealed=True):
+        return [
+            f"process {pid} ({name}, {state}, {seconds} s into its transaction)"
+            for pid, name, state, seconds in connection.execute(_HOLDERS, [table])
+        ]
