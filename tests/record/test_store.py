@@ -369,6 +369,15 @@ class TestPruning:
         run([make.event(app, 0, results=[make.unregistered()]), make.event(app, 1, results=[later])])
         assert tokens(connection) == ["token"]
 
+    def test_an_acceptance_in_another_case_refutes_the_death_of_an_apns_token(
+        self, run: Record, connection: psycopg.Connection, app: sample.App
+    ) -> None:
+        register(connection, app, "ab12", self.BEFORE)
+        gone = make.result("AB12", http_status=410, body={"reason": "Unregistered"}, delivery_channel="apns")
+        later = make.result("ab12", body=None, delivery_channel="apns", sent_at="2026-11-16T06:00:01Z")
+        run([make.event(app, 0, results=[gone]), make.event(app, 1, results=[later])])
+        assert tokens(connection) == ["ab12"]
+
     def test_other_tokens_stay(self, run: Record, connection: psycopg.Connection, app: sample.App) -> None:
         for token in ("dead", "alive", "other"):
             register(connection, app, token, self.BEFORE)

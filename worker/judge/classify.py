@@ -161,11 +161,20 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
         return stale
     last_seen: dict[str, datetime] = {}
     for outcome in outcomes:
-        for token, sent_at, _ in outcome.alive:
-            last_seen[token] = max(sent_at, last_seen.get(token, sent_at))
+        for token, sent_at, channel in outcome.alive:
+            same = identity(token, channel)
+            last_seen[same] = max(sent_at, last_seen.get(same, sent_at))
     return [
-        notice for notice in stale if notice.token not in last_seen or last_seen[notice.token] < notice.before
+        notice
+        for notice in stale
+        if (seen := last_seen.get(identity(notice.token, notice.channel))) is None or seen < notice.before
     ]
+
+
+def identity(token: str, channel: Channel) -> str:
+    """What two spellings of one token share: APNs' are hexadecimal, "AB" and "ab" are one."""
+    hexadecimal = channel == "apns" and not token.strip("0123456789abcdefABCDEF")
+    return f"hex {token.lower()}" if hexadecimal else f"as sent {token}"
 
 
 def _misplaced(result: SendResult, channel: Channel) -> Verdict | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from ..judge.classify import StaleToken
+from ..judge.classify import StaleToken, identity
 from ..servers.token_shape import Column, Shape, identifier, registration_time
 from ..servers.tokens import TokenTable
 
@@ -86,19 +86,19 @@ def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleT
     latest: dict[str, datetime] = {}
     spelled: dict[str, set[str]] = {}
     for notice in notices:
-        identity = _identity(notice)
-        latest[identity] = max(notice.before, latest.get(identity, notice.before))
-        spelled.setdefault(identity, set()).add(notice.token)
+        same = identity(notice.token, notice.channel)
+        latest[same] = max(notice.before, latest.get(same, notice.before))
+        spelled.setdefault(same, set()).add(notice.token)
     lines = sorted(
-        (spelling, identity, latest[identity])
-        for identity, tokens in spelled.items()
-        for spelling in tokens | _spellings(identity)
+        (spelling, same, latest[same])
+        for same, tokens in spelled.items()
+        for spelling in tokens | _spellings(same)
     )
     arrays = [list(column) for column in zip(*lines, strict=True)] or [[], [], []]
     statement = _compose(PRUNE, shape)
     found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "marked": set()}
-    for identity, became in connection.execute(statement, arrays):
-        found[became] |= spelled[identity]
+    for same, became in connection.execute(statement, arrays):
+        found[became] |= spelled[same]
     # The table is read as it was before: what is pruned now stands there, too.
     kept = found["kept"] - found["pruned"]
     marked = found["marked"] - found["pruned"] - kept
@@ -124,16 +124,9 @@ def hides_rows(connection: psycopg.Connection, shape: Shape) -> bool:
     return connection.execute(ROW_SECURITY, [name]).fetchone() == (True,)
 
 
-# --- APNs' tokens are hexadecimal: "AB" and "ab" are one ----------------------------------------------------
-
-
-def _identity(notice: StaleToken) -> str:
-    hexadecimal = notice.channel == "apns" and not notice.token.strip("0123456789abcdefABCDEF")
-    return f"hex {notice.token.lower()}" if hexadecimal else f"as sent {notice.token}"
-
-
-def _spellings(identity: str) -> set[str]:
-    kind, _, token = identity.partition(" ")
+def _spellings(same: str) -> set[str]:
+    """How a hexadecimal token may be stored; mixed case only as it was reported."""
+    kind, _, token = same.partition(" ")
     return {token, token.upper()} if kind == "hex" else set()
 
 
