@@ -389,6 +389,16 @@ def test_a_token_accepted_last_is_not_stale(event: Event) -> None:
     assert "a" not in {stale.token for stale in stale_tokens([fold(_event(*(event.results or []), last))])}
 
 
+@pytest.mark.parametrize("channel", ["fcm", "apns"])
+def test_an_acceptance_by_the_other_channel_counts_as_well(channel: Channel) -> None:
+    other: Channel = "apns" if channel == "fcm" else "fcm"
+    body = {"error": {"status": "NOT_FOUND"}} if channel == "fcm" else {"reason": "Unregistered"}
+    status = 404 if channel == "fcm" else 410
+    gone = SendResult(token="ab", http_status=status, body=body, delivery_channel=channel)
+    last = SendResult(token="ab", http_status=200, sent_at=SENT + timedelta(hours=1), delivery_channel=other)
+    assert stale_tokens([fold(_event(gone, last))]) == []
+
+
 @quick
 @given(events)
 def test_what_was_sent_to_a_live_activity_prunes_nothing(event: Event) -> None:

@@ -162,12 +162,15 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
     last_seen: dict[str, datetime] = {}
     for outcome in outcomes:
         for token, sent_at, channel in outcome.alive:
-            same = identity(token, channel)
-            last_seen[same] = max(sent_at, last_seen.get(same, sent_at))
+            for name in (token, identity(token, channel)):
+                last_seen[name] = max(sent_at, last_seen.get(name, sent_at))
     return [
         notice
         for notice in stale
-        if (seen := last_seen.get(identity(notice.token, notice.channel))) is None or seen < notice.before
+        if all(
+            name not in last_seen or last_seen[name] < notice.before
+            for name in (notice.token, identity(notice.token, notice.channel))
+        )
     ]
 
 
