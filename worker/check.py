@@ -26,7 +26,7 @@ from rq.suspension import is_suspended
 
 from .queue.keys import PREFIX, QUEUE, quarantine_key
 from .queue.workers import age, listening
-from .record import brake
+from .record import brake, reservations
 from .servers import postgres, tls
 from .servers.finding import Finding
 from .servers.findings import database_findings, redis_findings, unwritable
@@ -244,11 +244,23 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
             yield from unwritable(connection)
             yield from database_findings(connection, settings)
             yield from _future_registrations(connection, settings)
+            yield from _missing(connection)
             yield _migrations(connection)
             yield _pooler(connection, url)
     except psycopg.Error as error:
         fault = postgres.judge(error)
         yield Finding("postgres.reachable", "problem", fault.text, fault.remedy)
+
+
+def _missing(connection: psycopg.Connection) -> Iterator[Finding]:
+    with suppress(psycopg.DatabaseError):  # the role may not look: nobody reserves as it does
+        prompts, age = reservations.missing(connection)
+        if prompts:
+            text = (
+                f"{prompts:,} prompts were reserved and never reported, the oldest {age // 3600:,} hours ago"
+            )
+            remedy = "did a scheduler die between sending and enqueueing? `history.outstanding` lists them"
+            yield Finding("postgres.outstanding", "warning", text, remedy)
 
 
 def _future_registrations(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ One such process is enough. It enqueues; the workers do the work.
 
 from rq import cron
 
-from .jobs import sweep_tokens
+from .jobs import sweep_tokens, tidy_reservations
 from .queue.keys import QUEUE
 
 cron.register(
@@ -15,6 +15,14 @@ cron.register(
     job_timeout=900,  # FCM may be slow
     result_ttl=0,
     ttl=60,  # a minute later there is the next one
+    failure_ttl=86_400,
+)
+cron.register(
+    tidy_reservations,
+    queue_name=QUEUE,
+    cron="*/10 * * * *",
+    result_ttl=0,
+    ttl=600,
     failure_ttl=86_400,
 )
 

@@ -20,6 +20,7 @@ from .queue.repair import forget_killed_executions
 from .record import brake
 from .record.account import RejectedEvents
 from .record.recording import record_patiently
+from .record.reservations import tidy
 from .record.tokens import Tokens
 from .servers import postgres
 from .servers.redis import impatient
@@ -80,6 +81,21 @@ def sweep_tokens() -> dict[str, int]:
     try:
         with closing(postgres.connect(settings().database_url)) as connection:
             return dict(go_on(connection, Tokens(settings()), job.connection))
+    except psycopg.Error as error:
+        raise postgres.DatabaseFault(postgres.explain(error)) from None
+
+
+def tidy_reservations() -> int:
+    """Delete reservations that are over: recorded, or never reported for 14 days. Returns how many.
+
+    Meant to be enqueued now and then, see `worker.cron`; does nothing while the migrations lack them. Raises
+    DatabaseFault.
+    """
+    logs.setup()
+    sentry.setup()
+    try:
+        with closing(postgres.connect(settings().database_url)) as connection:
+            return tidy(connection)
     except psycopg.Error as error:
         raise postgres.DatabaseFault(postgres.explain(error)) from None
 

@@ -1,4 +1,4 @@
--- Drop the log with every row in it. What the next migration put on the table falls with it, so that one is
+-- Drop the log with every row in it. What later migrations put on the table falls with it, so they are
 -- forgotten too: applying again starts from here.
 
 -- Dropping a table with foreign keys locks its parents against readers as well.
@@ -17,7 +17,8 @@ declare
 begin
   foreach ledger in array array['notiflog.schema_migrations', 'supabase_migrations.schema_migrations'] loop
     if to_regclass(ledger) is not null then
-      execute format('delete from %s where version in (%L, %L)', ledger, '20261122060000', '20261122060100');
+      execute format('delete from %s where version in (%L, %L, %L)',
+                     ledger, '20261122060000', '20261122060100', '20261126060000');
     end if;
   end loop;
 end $$;

@@ -165,7 +165,8 @@ def new_database(servers: Callable[[Kind], sandbox.Postgres]) -> Iterator[Callab
     for database in made:
         with psycopg.connect(database.server.url("template1"), autocommit=True) as admin:
             roles = (
-                r"select rolname from pg_roles where rolname = 'notiflog_worker' or rolname like 'test\_%'"
+                r"select rolname from pg_roles where rolname in ('notiflog_worker', 'notiflog_reader')"
+                r" or rolname like 'test\_%'"
             )
             for (role,) in admin.execute(roles).fetchall():
                 admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))

@@ -158,7 +158,9 @@ def test_the_workers_own_role_is_told_to_leave_migrating_to_the_owner(
     migrated.run("create role test_worker login in role notiflog_worker")
     answer = migrate(migrated.url_of("test_worker"), "--check")
     assert answer.code == 1
-    assert "permission denied for schema notiflog. Use a role in DATABASE_URL that owns" in answer.errors
+    assert (
+        "permission denied for table schema_migrations. Use a role in DATABASE_URL that owns" in answer.errors
+    )
 
 
 def test_a_wrong_password_is_said_and_not_shown(database: Database, migrate: Migrate) -> None:

@@ -4,8 +4,10 @@ import io
 import json
 import signal
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import firebase_admin
 import httpx
@@ -19,7 +21,10 @@ from redis.client import PubSubWorkerThread
 from requests.adapters import BaseAdapter
 from rq import SimpleWorker
 
+from worker.demo import sample
 from worker.servers.settings import settings
+
+START = datetime(2026, 11, 16, 6, 0, tzinfo=UTC)
 
 Answer = tuple[int, Any] | Exception
 
@@ -148,3 +153,38 @@ def statuses(connection: psycopg.Connection) -> Callable[[], list[str]]:
     """The statuses on record, sorted."""
     query = "select status from public.follow_up_notification_log order by status"
     return lambda: [status for (status,) in connection.execute(query)]
+
+
+Record = Callable[..., str]
+
+
+@pytest.fixture
+def record(connection: psycopg.Connection, app: sample.App) -> Record:
+    """Put one outcome on record and return its key: of the first mentor, chapter and rule unless told."""
+
+    def insert(
+        status: str = "delivered",
+        *,
+        key: str | None = None,
+        minutes: int = 0,
+        mentor: int = 0,
+        chapter: int = 0,
+        rule: int = 0,
+    ) -> str:
+        key = key or uuid4().hex
+        connection.execute(
+            "insert into public.follow_up_notification_log (peer_mentor_id, chapter_id, scenario_rule_id,"
+            " delivered_at, delivery_channel, idempotency_key, status)"
+            " values (%s, %s, %s, %s, 'fcm', %s, %s)",
+            [
+                app.users[mentor],
+                app.chapters[chapter],
+                app.rules[rule],
+                START + timedelta(minutes=minutes),
+                key,
+                status,
+            ],
+        )
+        return key
+
+    return insert

@@ -104,9 +104,12 @@ def test_rqs_cron_enqueues_it(work: Work, queue: Queue, redis: Redis, fcm: Fcm, 
     register(3)
     scheduler = CronScheduler(connection=redis)
     scheduler.load_config_from_file("worker.cron")
-    (job,) = scheduler.get_jobs()
-    assert (job.func_name, job.queue_name, job.cron) == (SWEEP, "notiflog", "* * * * *")
-    job.enqueue(redis)
+    jobs = {job.func_name: job for job in scheduler.get_jobs()}
+    assert {(name, job.queue_name, job.cron) for name, job in jobs.items()} == {
+        (SWEEP, "notiflog", "* * * * *"),
+        ("worker.jobs.tidy_reservations", "notiflog", "*/10 * * * *"),
+    }
+    jobs[SWEEP].enqueue(redis)
     work()
     assert len(fcm.sent) == 3
 

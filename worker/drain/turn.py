@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..events import InvalidEvent
 from ..judge.batch import Batch, judge
 from ..queue.fields import unreadable_field
-from ..queue.plain import SweepCall, UntrustedJob, read_call
+from ..queue.plain import PeriodicCall, UntrustedJob, read_call
 from ..record.account import RejectedEvents, Report
 from .claimed import Claimed, Done
 from .claims import Claims
@@ -75,7 +75,7 @@ def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claime
             continue
         try:
             call = read_call(claimed.data)
-            if isinstance(call, SweepCall):
+            if isinstance(call, PeriodicCall):
                 unfinished.ordinary.append(claimed)
             else:
                 judged.append((claimed, judge(call.events)))

@@ -7,11 +7,13 @@ import os
 JOB = "worker.jobs.record_outcomes"
 #: The periodic check of silent tokens.
 SWEEP = "worker.jobs.sweep_tokens"
+#: The periodic tidying of reservations.
+TIDY = "worker.jobs.tidy_reservations"
 #: The functions a job may name, with a checkout's name of the package or the installed one's; in `jobs`.
 JOB_FUNCTIONS = {
     f"{package}.jobs.{function}": function
     for package in ("worker", "notiflog")
-    for function in ("record_outcomes", "sweep_tokens")
+    for function in ("record_outcomes", "sweep_tokens", "tidy_reservations")
 }
 #: The queue of `rq worker notiflog`.
 QUEUE = "notiflog"

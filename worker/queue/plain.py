@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from .. import NAME
-from .keys import JOB, JOB_FUNCTIONS, SWEEP
+from .keys import JOB, JOB_FUNCTIONS, SWEEP, TIDY
 
 #: A job's data may inflate to this much: 10,000 events are about 10 MB.
 MAX_INFLATED_BYTES = 64 << 20
@@ -42,8 +42,8 @@ class RecordCall(NamedTuple):
     events: Any
 
 
-class SweepCall(NamedTuple):
-    """A call of `sweep_tokens`, which takes nothing."""
+class PeriodicCall(NamedTuple):
+    """A call of `sweep_tokens` or `tidy_reservations`, which take nothing."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -93,17 +93,18 @@ def inflate(data: bytes) -> bytes:
     return inflated
 
 
-def read_call(data: bytes) -> RecordCall | SweepCall:
+def read_call(data: bytes) -> RecordCall | PeriodicCall:
     """What the job stored as `data` calls. Raises UntrustedJob if that is none of ours."""
     function, instance, args, kwargs = _load(data)
     if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
         raise UntrustedJob(
-            f"this worker only runs {JOB}, {SWEEP}: enqueue other functions on a queue of their own"
+            f"this worker only runs {JOB}, {SWEEP} and {TIDY}: enqueue other functions on a queue of "
+            "their own"
         )
-    if JOB_FUNCTIONS[function] == "sweep_tokens":
+    if JOB_FUNCTIONS[function] != "record_outcomes":
         if args or kwargs:
             raise UntrustedJob(f"{function} takes no argument")
-        return SweepCall()
+        return PeriodicCall()
     if len(args) != 1 or kwargs:
         raise UntrustedJob(f"{function} takes one argument: the list of events")
     return RecordCall(*args)

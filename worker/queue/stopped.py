@@ -16,7 +16,7 @@ from redis import Redis
 from .causes import Cause, cause
 from .fields import unreadable_field
 from .keys import LARGEST_DATA, PREFIX, QUEUE, failed_key, quarantine_key
-from .plain import SweepCall, UntrustedJob, inflate, read_call
+from .plain import PeriodicCall, UntrustedJob, inflate, read_call
 
 State = Literal["failed", "quarantined"]
 
@@ -194,7 +194,7 @@ def _count(fields: Mapping[bytes, bytes]) -> int | None:
         call = read_call(fields.get(b"data", b""))
     except UntrustedJob:
         return None
-    if isinstance(call, SweepCall) or not isinstance(call.events, list | tuple):
+    if isinstance(call, PeriodicCall) or not isinstance(call.events, list | tuple):
         return None
     return len(call.events)
 
