@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import make_conninfo
 from redis import Redis
 from rq import Queue, Repeat, Retry
 from rq.group import Group
@@ -57,16 +57,19 @@ Closed = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def closed(database: str, postgres: sandbox.Postgres) -> Closed:
-    """Keep everybody from connecting to the database, as if the server were away."""
-    name = sql.Identifier(str(conninfo_to_dict(database)["dbname"]))
+def closed(
+    database: str, environment: dict[str, str], postgres: sandbox.Postgres, server_directory: Path
+) -> Closed:
+    """Take the way to the server away from the worker, as if the server were not there."""
+    way = server_directory / f"way-{uuid4().hex[:8]}"
+    way.symlink_to(postgres.directory)
+    environment["DATABASE_URL"] = make_conninfo(database, host=str(way))
 
     @contextmanager
     def close() -> Iterator[None]:
-        with psycopg.connect(postgres.url(), autocommit=True) as admin:
-            admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
-            yield
-            admin.execute(sql.SQL("alter database {} allow_connections true").format(name))
+        way.unlink()
+        yield
+        way.symlink_to(postgres.directory)
 
     return close
 
