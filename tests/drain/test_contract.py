@@ -91,7 +91,7 @@ def left_in(redis: Any, serializer: Any) -> Left:
             case "zset":
                 scored = dict(redis.zrange(key, 0, -1, withscores=True))
                 content = {
-                    member.decode(): round((score - time.time()) / 60) if 0 < score < 1e12 else score
+                    member.decode(): about(score - time.time()) if 0 < score < 1e12 else score
                     for member, score in scored.items()
                 }
             case "list":
@@ -100,8 +100,15 @@ def left_in(redis: Any, serializer: Any) -> Left:
                 content = redis.smembers(key)
             case _:
                 content = kind
-        found[key.decode()] = (kind, content, round(redis.ttl(key) / 60))
+        name = re.sub(r"(?<=:minute:|..:hour:)\d+$", "now", key.decode())
+        found[name] = (kind, content, about(redis.ttl(key)))
     return found
+
+
+def about(seconds: float) -> int:
+    """A remaining time to live, as the next of those that are given: a run takes up to a minute."""
+    given = (-1, 60, 120, 300, 420, 500, 600, 3600, 86_400, 7 * 86_400, 366 * 86_400)
+    return next((ttl for ttl in given if seconds <= ttl), 10**9)
 
 
 @pytest.fixture(scope="module")

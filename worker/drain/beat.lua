@@ -5,6 +5,7 @@
 --       then the members of the started registry that are this worker's
 
 local started, worker, executions, leases = unpack(KEYS)
+for at, kind in ipairs({ 'zset', 'hash', 'set', 'zset' }) do mend(KEYS[at], kind) end
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): a worker that goes
 -- silent then would lose its jobs to the others.
 redis.call('ZREM', started, '')

@@ -13,6 +13,7 @@
 -- executions are left out: a third of the time, for what nobody reads of jobs that take milliseconds.
 
 local queue, started, worker, executions, leases, quarantine = unpack(KEYS)
+for at, kind in ipairs({ 'list', 'zset', 'hash', 'set', 'zset', 'list' }) do mend(KEYS[at], kind) end
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
 -- than it takes.
 redis.call('ZREM', started, '')
@@ -58,10 +59,11 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   taken = taken + 1
 end
 
-if taken > 0 then redis.call('LTRIM', queue, taken, -1) end
+-- Every job stands in its new place before it leaves the old one.
 if #quarantined > 0 then redis.call('RPUSH', quarantine, unpack(quarantined)) end
+if #claimed > 0 then redis.call('ZADD', started, unpack(scores)) end
+if taken > 0 then redis.call('LTRIM', queue, taken, -1) end
 if #claimed > 0 then
-  redis.call('ZADD', started, unpack(scores))
   redis.call('SADD', executions, unpack(members))
   redis.call('EXPIRE', executions, ttl)
   redis.call('HSET', worker, 'state', 'busy', 'last_heartbeat', now_text)

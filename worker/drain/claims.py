@@ -19,6 +19,7 @@ from rq.utils import now, utcformat
 
 from .. import logs
 from ..queue.keys import LARGEST_DATA, MOST_RECOVERIES, leases_key, quarantine_key
+from ..queue.scripts import script
 from ..servers.postgres import STATEMENT_TIMEOUT
 from .claimed import Claimed, Done, Member, Returned, Turn
 
@@ -27,6 +28,10 @@ T = TypeVar("T")
 #: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
 TURN_JOBS = 512
 TURN_BYTES = 192 << 10
+
+
+# Seconds; no worker is given a longer one.
+_LONGEST_LEASE = 60
 
 
 class Timing(NamedTuple):
@@ -65,7 +70,7 @@ class Claims:
         #: Redis stayed away longer than the patience.
         self.lost = False
         self._claim, self._beat, self._finish, self._release = (
-            self._redis.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
+            script(self._redis, Path(__file__).with_name(f"{name}.lua"))
             for name in ("claim", "beat", "finish", "release")
         )
 
@@ -165,8 +170,10 @@ class Claims:
         with self._redis.pipeline() as pipeline:
             pipeline.zrangebyscore(self._started, 1, "+inf")  # lower: given up, for RQ's maintenance
             pipeline.zremrangebyscore(self._leases, "-inf", seconds)
+            # A lease that ends later than any given now is of a clock that was ahead.
+            pipeline.zremrangebyscore(self._leases, seconds + _LONGEST_LEASE, "+inf")
             pipeline.zrange(self._leases, 0, -1)
-            started, _, alive = pipeline.execute()
+            started, _, _, alive = pipeline.execute()
         return [Member(raw) for raw in started], {holder.decode(errors="replace") for holder in alive}
 
     def leave(self) -> None:

@@ -8,6 +8,7 @@
 -- of jobs with dependents: they are left as they are, for RQ's own code.
 
 local started, finished, worker, executions = unpack(KEYS)
+for at, kind in ipairs({ 'zset', 'zset', 'hash', 'set' }) do mend(KEYS[at], kind) end
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
 -- than it takes.
 redis.call('ZREM', started, '')
@@ -25,13 +26,14 @@ for at = 5, #ARGV, 5 do
   elseif redis.call('EXISTS', job .. ':dependents') == 1 then
     with_dependents[#with_dependents + 1] = id
   else
-    local status = redis.call('HGET', job, 'status')
-    if not status or status == 'queued' then
-      -- It was deleted meanwhile, and maybe enqueued anew under its old id.
+    local status = redis.pcall('HGET', job, 'status')
+    if not status or status == 'queued' or type(status) == 'table' then
+      -- It was deleted meanwhile, and maybe enqueued anew under its old id; or somebody put another thing there.
     elseif ttl == 0 then
       garbage[#garbage + 1] = job
       garbage[#garbage + 1] = results
     else
+      mend(results, 'stream')
       redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
       redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
         'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now)

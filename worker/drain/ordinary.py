@@ -1,5 +1,6 @@
 """RQ's own path for claimed jobs: those that fail, that others wait for, or that need all that RQ does."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import redis
@@ -40,15 +41,14 @@ class OrdinaryPath:
             return None
         _, job, execution = ordinary
         ttl = self._worker.get_heartbeat_ttl(job)
-        try:
+
+        def note() -> None:
             with self._worker.connection.pipeline() as pipeline:  # RQ's notes, which claiming left out
                 execution.save(ttl, pipeline)
                 job.execution_registry.add(execution, ttl, pipeline)
                 pipeline.execute()
-        except redis.OutOfMemoryError:
-            self.set_aside(claimed, _FULL)
-            return None
-        return ordinary
+
+        return ordinary if self._attempt(claimed, note) else None
 
     def run(self, ordinary: Ordinary) -> None:
         """Run a job and finish it as RQ does, keeping the worker's lease meanwhile."""
@@ -57,28 +57,47 @@ class OrdinaryPath:
 
     def fail(self, claimed: Claimed, error: Exception) -> None:
         """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
-        if ordinary := self._fetch(claimed):
-            _, job, execution = ordinary
-            job.retries_left = 0
-            reason = (type(error), error, None)
-            try:
+
+        def fail() -> None:
+            if ordinary := self._fetch(claimed):
+                _, job, execution = ordinary
+                job.retries_left = 0
+                reason = (type(error), error, None)
                 self._worker._finalize_failure(job, self._worker.queues[0], execution, reason)
-            except redis.OutOfMemoryError:
-                self.set_aside(claimed, _FULL)
+
+        self._attempt(claimed, fail)
 
     def succeed(self, claimed: Claimed, report: Report) -> None:
         """Finish one recorded job that others wait for."""
-        if ordinary := self._fetch(claimed):
-            _, job, execution = ordinary
-            try:
+
+        def succeed() -> None:
+            if ordinary := self._fetch(claimed):
+                _, job, execution = ordinary
                 self._worker._finalize_success(job, self._worker.queues[0], execution, report.summary)
-            except redis.OutOfMemoryError:
-                self.set_aside(claimed, _FULL)
+
+        self._attempt(claimed, succeed)
 
     def set_aside(self, claimed: Claimed, problem: str) -> None:
         """Move one job to the quarantine, and say why."""
         self._claims.quarantine(claimed)
         logs.error("job_quarantined", job=claimed.job_id, problem=problem)
+
+    def _attempt(self, claimed: Claimed, step: Callable[[], None]) -> bool:
+        """Do a step of RQ's about one job, once Redis is there. False: it cannot be, the job is set aside.
+
+        A step may be tried again: what is done already is no longer this worker's, and passed over.
+        """
+        try:
+            self._claims.patiently(step)
+        except redis.OutOfMemoryError:
+            self.set_aside(claimed, _FULL)
+        except redis.ConnectionError:
+            raise
+        except Exception as error:  # somebody put another thing beside the job than RQ expects there
+            self.set_aside(claimed, f"RQ cannot bring it to an end: {type(error).__name__}")
+        else:
+            return True
+        return False
 
     def _fetch(self, claimed: Claimed) -> Ordinary | None:
         """The job as RQ has it; None if RQ cannot read it, or if it is no longer this worker's."""

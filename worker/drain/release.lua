@@ -8,6 +8,8 @@
 -- kills workers) is marked as expired, so that RQ's own maintenance fails it as abandoned.
 
 local destination, started = unpack(KEYS)
+mend(destination, 'list')
+mend(started, 'zset')
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
 -- than it takes.
 redis.call('ZREM', started, '')
@@ -22,22 +24,23 @@ for at = #ARGV, 4, -1 do
     local found = hash and redis.call('HMGET', job, 'worker_name', 'status') or {}
     local worker = found[1]
     if found[2] == 'canceled' then hash = false end -- somebody wants it to run no more
-    if worker then redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
+    -- Of what stands beside the job nothing may stop it: somebody may have put another thing there.
+    if worker then redis.pcall('SREM', prefix .. ':worker:' .. worker .. ':executions', member) end
     local recoveries = most > 0 and hash and redis.pcall('HINCRBY', job, 'recoveries', 1) or 0
     -- What RQ's ordinary path noted of the execution.
     redis.call('UNLINK', prefix .. ':execution:' .. member)
-    redis.call('ZREM', prefix .. ':executions:' .. id, execution)
+    redis.pcall('ZREM', prefix .. ':executions:' .. id, execution)
     if type(recoveries) == 'table' or recoveries > most then -- a table: somebody wrote another thing there
       redis.call('ZADD', started, 0, member)
-      redis.call('HSET', job, 'retries_left', 0)
+      redis.pcall('HSET', job, 'retries_left', 0)
       exhausted = exhausted + 1
     else
-      redis.call('ZREM', started, member)
       if hash then
         if status ~= '' then redis.call('HSET', job, 'status', status) end
         redis.call('LPUSH', destination, id)
         released = released + 1
       end
+      redis.call('ZREM', started, member)
     end
   end
 end

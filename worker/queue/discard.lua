@@ -9,8 +9,8 @@
 local failed, quarantine = unpack(KEYS)
 local prefix = ARGV[1]
 local over = { failed = true, stopped = true, canceled = true }
-redis.call('ZCARD', failed)
-redis.call('LLEN', quarantine)
+mend(failed, 'zset')
+mend(quarantine, 'list')
 
 local answers = {}
 for at = 2, #ARGV, 2 do

@@ -10,6 +10,7 @@ from rq.job import Job
 from rq.utils import now, utcformat
 
 from .keys import PREFIX, QUEUE, RETRIES, failed_key, quarantine_key, raw_id
+from .scripts import script
 from .stopped import StoppedJob
 
 
@@ -42,6 +43,6 @@ def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> lis
 def _script(
     redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[StoppedJob]
 ) -> list[str]:
-    script = redis.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
+    run = script(redis, Path(__file__).with_name(f"{name}.lua"))
     ids_and_states = [part for job in jobs for part in (raw_id(job.job_id), job.state)]
-    return [answer.decode() for answer in script(keys, [*first, *ids_and_states])]
+    return [answer.decode() for answer in run(keys, [*first, *ids_and_states])]

@@ -10,10 +10,13 @@
 
 local queue, failed, quarantine = unpack(KEYS)
 local prefix, name, now_text, retries = unpack(ARGV, 1, 4)
--- A script that fails half-way is not undone: fail before the first change, whatever somebody put there.
-redis.call('LLEN', queue)
-redis.call('ZCARD', failed)
-redis.call('LLEN', quarantine)
+mend(queue, 'list')
+mend(failed, 'zset')
+mend(quarantine, 'list')
+
+local function leave(state, id)
+  if state == 'failed' then redis.call('ZREM', failed, id) else redis.call('LREM', quarantine, 1, id) end
+end
 
 local answers = {}
 for at = 5, #ARGV, 2 do
@@ -25,10 +28,11 @@ for at = 5, #ARGV, 2 do
     answers[#answers + 1] = 'unreadable'
   elseif fields[1] and fields[1] ~= '' then
     answers[#answers + 1] = 'limited'
-  elseif state == 'failed' and redis.call('ZREM', failed, id) == 0
-    or state == 'quarantined' and redis.call('LREM', quarantine, 1, id) == 0 then
+  elseif state == 'failed' and not redis.call('ZSCORE', failed, id)
+    or state == 'quarantined' and not redis.call('LPOS', quarantine, id) then
     answers[#answers + 1] = 'elsewhere'
   elseif size == 0 then
+    leave(state, id)
     answers[#answers + 1] = 'gone'
   else
     -- Nothing of the last run may count against this one: no used-up retries, lest the death of a worker fails the
@@ -39,6 +43,7 @@ for at = 5, #ARGV, 2 do
     local ttl = math.min(tonumber(string.match(fields[2] or '', '^%d+$') or 0), 1e9)
     if ttl > 0 then redis.call('EXPIRE', job, ttl) else redis.call('PERSIST', job) end
     redis.call('RPUSH', queue, id)
+    leave(state, id)
     answers[#answers + 1] = 'requeued'
   end
 end
