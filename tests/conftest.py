@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ for name in [
 ]:
     if not name.startswith("NOTIFLOG_TEST_"):
         del os.environ[name]
+
+
+# A shell starts what runs in its background with Ctrl-C ignored, and so would every process of a test be.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

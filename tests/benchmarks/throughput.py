@@ -348,6 +348,7 @@ def main() -> None:
             environment = {
                 **inherited,
                 "DATABASE_URL": server.url(),
+                "NOTIFLOG_PRUNE_LIMIT": "100%",  # every system prunes all
                 "REDIS_URL": url,
                 "PYTHONPATH": str(Path(__file__).parents[2]),
             }

@@ -146,6 +146,7 @@ def workers(n: int, database_url: str, redis_url: str, log: Path) -> Iterator[Wo
     environment = {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": database_url,
+        "NOTIFLOG_PRUNE_LIMIT": "100%",  # a week of sends in some seconds
         "REDIS_URL": redis_url,
         "RQ_WORKER_CLASS": "worker.drain.DrainWorker",
     }

@@ -103,6 +103,7 @@ class Host:
         self.points = FailPoints(directory / "fail-points")
         self._environment = {
             **environment,
+            "NOTIFLOG_PRUNE_LIMIT": "100%",  # a week of sends in some seconds
             "PYTHONPATH": str(INSIDE),
             "TEST_FAIL_POINTS": str(self.points.directory),
         }

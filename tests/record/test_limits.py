@@ -38,13 +38,11 @@ def send(
     connection.execute("analyze public.device_tokens")
     own = Tokens(replace(Settings(database_url=database), prune_limit=0.02))
 
-    def send(first: int, last: int, **changes: Any) -> Report:
+    def send(first: int, last: int, tokens: Tokens = own, **changes: Any) -> Report:
         results = [make.unregistered(f"token-{n}") for n in range(first, last + 1)]
         alive = [make.result(f"alive-{n}") for n in range(2 * len(results))]  # so that no brake is on
         event = make.event(app, first, results=[*results, *alive], **changes)
-        reports = record_patiently(
-            lambda: connect(database), changes.pop("tokens", own), [judge([event])], redis, [0.0]
-        )
+        reports = record_patiently(lambda: connect(database), tokens, [judge([event])], redis, [0.0])
         assert reports
         return reports[0].summary
 
@@ -86,6 +84,14 @@ def test_without_statistics_the_least_limit_holds(
     )
     summary = send(1, 9)
     assert (summary["pruned"] + summary["kept"], summary["withheld"]) == (5, 4)
+
+
+def test_a_hundred_percent_is_no_limit(
+    connection: psycopg.Connection, database: str, app: sample.App, redis: Redis, send: Any
+) -> None:
+    free = Tokens(replace(Settings(database_url=database), prune_limit=1.0))
+    summary = send(1, 900, tokens=free)
+    assert (summary["pruned"], summary["withheld"]) == (900, 0)
 
 
 def test_dead_tokens_and_absent_ones_are_counted_with_the_next_turn(send: Any, redis: Redis) -> None:

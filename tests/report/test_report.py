@@ -453,7 +453,12 @@ def test_without_redis_the_outcomes_are_shown_and_failed_jobs_are_unknown(
 @pytest.mark.parametrize(
     ("variable", "value", "status", "remedy"),
     [
-        ("DATABASE_URL", "postgresql://postgres@/postgres?host=/nowhere", 1, "check DATABASE_URL"),
+        (
+            "DATABASE_URL",
+            "postgresql://postgres@/postgres?host=/nowhere",
+            1,
+            "no server listens on the socket",
+        ),
         ("DATABASE_URL", "", 2, "DATABASE_URL is not set"),
         ("REDIS_URL", "nonsense", 2, "REDIS_URL cannot be parsed"),
     ],

@@ -6,6 +6,7 @@ and stay, all others go. What is really dead is reported again by the next send.
 """
 
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -107,6 +108,8 @@ class Tokens:
 
     def _limit(self, connection: psycopg.Connection, channel: Channel) -> int:
         """How many tokens of a channel may be pruned in a minute."""
+        if self._settings.prune_limit >= 1:
+            return sys.maxsize
         table = self._settings.tokens[channel]
         rows = self._shapes[table].rows if self._look_up(connection, table) else 0
         return max(LEAST_LIMIT, int(self._settings.prune_limit * rows))

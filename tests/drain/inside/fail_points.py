@@ -52,7 +52,7 @@ def place(directory: Path) -> None:
         setattr(owner, name, changed)
 
     change(store, "write", before="before-transaction", after="after-commit")
-    change(store, "_finish", before="after-insert", after="before-commit")
+    change(store, "_known", before="after-insert", after="before-commit")
     # The draining worker's scripts; only those that changed something.
     change(Claims, "claim", after="after-claim", when=lambda turn: turn.jobs)
     change(Claims, "finish", after="after-finish")
