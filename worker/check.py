@@ -29,7 +29,7 @@ from .queue.workers import age, listening
 from .record import brake, reservations
 from .servers import postgres, tls
 from .servers.finding import Finding
-from .servers.findings import database_findings, redis_findings, unwritable
+from .servers.findings import database_findings, redis_findings, settings_findings, unwritable
 from .servers.migrations import pending
 from .servers.redis import BadAddress, client
 from .servers.settings import ConfigError, Settings, read_settings, requires_tls
@@ -96,6 +96,7 @@ def look(queue: str) -> list[Finding]:
         answers["postgres"] = _start(lambda: _postgres(settings))
         tables = ", ".join(dict.fromkeys(_words(table) for table in settings.tokens.values()))
         found = [Finding("settings.environment", "ok", f"complete; device tokens in {tables}")]
+        found += settings_findings(settings)
     for group, answer in answers.items():
         found += _answer(group, answer)
     return sorted(found, key=lambda finding: _GROUPS.index(_group(finding)))

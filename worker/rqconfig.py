@@ -14,11 +14,14 @@ from . import logs
 from .logs import sentry
 from .queue.keys import JOB_FUNCTIONS
 from .queue.plain import job_function
+from .servers.names import misspelt
 from .servers.redis import BadAddress, address
 
 # With a settings module RQ looks for these there, and no longer in the environment.
 globals().update({name: value for name, value in os.environ.items() if name.startswith("REDIS_")})
 
+for misspelling in misspelt(os.environ):
+    raise SystemExit(misspelling)
 try:
     address(os.environ)
 except BadAddress as error:  # RQ would show the parser's text, which quotes a part of the password

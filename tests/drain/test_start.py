@@ -183,6 +183,13 @@ def test_a_redis_that_keeps_nothing_over_a_restart_is_warned_about(
     assert (durable.logged("redis_not_durable"), len(not_durable.logged("redis_not_durable"))) == ([], 1)
 
 
+def test_parameters_of_other_clients_are_told_of(database: str, start: Start) -> None:
+    worker = start("--burst", DATABASE_URL=f"{database}&pgbouncer=true")
+    assert worker.wait() == 0
+    (line,) = worker.logged("setting_passed_over")
+    assert "passed over: pgbouncer" in line["problem"]
+
+
 def test_a_redis_that_is_away_is_an_error(start: Start) -> None:
     worker = start("--burst", REDIS_URL="redis://127.0.0.1:1")
     assert worker.wait() == 1

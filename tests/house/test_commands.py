@@ -179,3 +179,25 @@ def test_an_address_that_rq_cannot_read_is_one_sentence_without_it(
     assert (done.returncode, said.count("\n")) == (1, 1)
     assert said.startswith(f"{variable} cannot be parsed: expected redis://")
     assert "S3CR3T" not in said
+
+
+@pytest.mark.parametrize("parameter", ["family=0", "tls=true", "ssl=true", "decode_responses=True"])
+@pytest.mark.parametrize("name", RQ)
+def test_a_parameter_that_rq_s_client_does_not_take_is_one_sentence(name: str, parameter: str) -> None:
+    command, environment = RQ[name]
+    rq = Path(sys.executable).with_name("rq")
+    url = f"redis://:S3CR3T@127.0.0.1:1?{parameter}"
+    done = shell(f"{rq} {command}", {"PATH": os.environ["PATH"], **environment, "REDIS_URL": url})
+    said = done.stdout + done.stderr
+    assert (done.returncode, said.count("\n")) == (1, 1)
+    assert said.startswith("REDIS_URL has ")
+    assert parameter.partition("=")[0] in said
+    assert "S3CR3T" not in said
+
+
+def test_a_mistyped_worker_class_is_one_sentence() -> None:
+    rq = Path(sys.executable).with_name("rq")
+    environment = {"RQ_CONFIG": "worker.rqconfig", "RQ_WORKER_CLASS": "worker.drain.DrainWorkr"}
+    done = shell(f"{rq} worker notiflog", {"PATH": os.environ["PATH"], **environment})
+    assert done.returncode == 1
+    assert done.stderr == "RQ_WORKER_CLASS names no worker: did you mean worker.drain.DrainWorker?\n"

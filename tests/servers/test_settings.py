@@ -4,6 +4,8 @@ import traceback
 
 import pytest
 
+from worker.servers.findings import settings_findings
+from worker.servers.redis import BadAddress, address
 from worker.servers.settings import ConfigError, Settings, read_settings
 from worker.servers.tokens import Mark, TokenTable
 
@@ -256,6 +258,118 @@ def test_a_broken_database_url_is_never_repeated(url: str) -> None:
 def test_a_refused_name_is_never_repeated(variable: str) -> None:
     # A URL pasted into the wrong variable is the mistake that happens.
     assert "S3CR3T" not in "\n".join(_problems(**{"DATABASE_URL": URL, variable: URL}))
+
+
+# --- what was copied from elsewhere, or mistyped ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "own", "passed_over"),
+    [
+        ("postgres://u:p@h/d?pgbouncer=true", "postgres://u:p@h/d", ("pgbouncer",)),
+        (
+            "postgres://u:p@h:6543/d?pgbouncer=true&connection_limit=1&sslmode=require",
+            "postgres://u:p@h:6543/d?sslmode=require",
+            ("pgbouncer", "connection_limit"),
+        ),
+        (
+            "postgres://u:p@h/d?schema=public&sslaccept=strict",
+            "postgres://u:p@h/d",
+            ("schema", "sslaccept"),
+        ),
+        ("postgres://u:p@h/d?supa=base-pooler.x", "postgres://u:p@h/d", ("supa",)),
+        (
+            "postgres://u:p@h/d?prepared_statements=false&application_name=a",
+            "postgres://u:p@h/d?application_name=a",
+            ("prepared_statements",),
+        ),
+        ("postgresql+psycopg://u:p@h/d", "postgresql://u:p@h/d", ()),
+        ("postgres+asyncpg://u:p@h/d", "postgresql://u:p@h/d", ()),
+        ("postgres://u:p?supa=1@h/d", "postgres://u:p?supa=1@h/d", ()),
+        ("host=h dbname=d", "host=h dbname=d", ()),
+    ],
+)
+def test_parameters_of_other_clients_are_passed_over(
+    url: str, own: str, passed_over: tuple[str, ...]
+) -> None:
+    settings = read_settings({"DATABASE_URL": url})
+
+    assert (settings.database_url, settings.passed_over) == (own, passed_over)
+    told = [str(finding) for finding in settings_findings(settings)]
+    assert [name for name in passed_over if name not in "".join(told)] == []
+    assert len(told) == bool(passed_over)
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p@S3CR3T@h/d", "postgres://u:12/S3CR3T@h/d"])
+def test_a_password_that_cuts_the_address_is_told(url: str) -> None:
+    (problem,) = _problems(DATABASE_URL=url)
+
+    assert problem.startswith("DATABASE_URL has an @ behind its password: ")
+    assert "percent-encoded" in problem
+    assert "S3CR3T" not in problem
+
+
+def test_a_parameter_that_nobody_knows_is_said_to_be_one() -> None:
+    (problem,) = _problems(DATABASE_URL="postgres://u:p@h/d?S3CR3T=1")
+
+    assert "take out the parameters that PostgreSQL does not know" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("NOTIFLOG_TOKEN_COLUM", "NOTIFLOG_TOKEN_COLUMN"),
+        ("NOTIFLOG_REQUIRE_TSL", "NOTIFLOG_REQUIRE_TLS"),
+        ("NOTIFLOG_CONECTIONS", "NOTIFLOG_CONNECTIONS"),
+        ("NOTIFLOG_APNS_TOKENS_TABLE", "NOTIFLOG_APNS_TOKEN_TABLE"),
+        ("NOTIFLOG_TOKEN_REGISTERED_COLUMNS", "NOTIFLOG_TOKEN_REGISTERED_COLUMN"),
+    ],
+)
+def test_a_mistyped_name_is_told_with_the_nearest(name: str, nearest: str) -> None:
+    assert _problems(**{"DATABASE_URL": URL, name: "S3CR3T"}) == [
+        f"{name} is not known: did you mean {nearest}?"
+    ]
+
+
+def test_a_mistyped_worker_class_is_told() -> None:
+    (problem,) = _problems(DATABASE_URL=URL, RQ_WORKER_CLASS="worker.drain.DrainWorkr")
+
+    assert problem == "RQ_WORKER_CLASS names no worker: did you mean worker.drain.DrainWorker?"
+
+
+@pytest.mark.parametrize("name", ["NOTIFLOG_TEST_OUTAGE", "NOTIFLOG_RETAIN", "NOTIFLOG_"])
+def test_a_name_that_resembles_none_is_let_be(name: str) -> None:
+    assert read_settings({"DATABASE_URL": URL, name: "x"}) == read_settings({"DATABASE_URL": URL})
+
+
+@pytest.mark.parametrize(
+    "chosen", ["worker.drain.DrainWorker", "notiflog.drain.DrainWorker", "rq.SimpleWorker"]
+)
+def test_other_worker_classes_are_let_be(chosen: str) -> None:
+    assert read_settings({"DATABASE_URL": URL, "RQ_WORKER_CLASS": chosen}).database_url == URL
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("localhost:6379", "expected redis://"),
+        ("redis://:S3CR3T@localhost?family=0", "take out family;"),
+        ("redis://:S3CR3T@localhost?tls=true", "take out tls; for TLS write rediss://"),
+        ("rediss://:S3CR3T@localhost?ssl=true", "take out ssl;"),
+        ("redis://:S3CR3T@localhost?decode_responses=True", "decode_responses: take it out"),
+        ("redis://:S3CR3T@localhost?ssl_cert_reqs=none", "ssl_... without rediss://"),
+        ("redis://localhost?S3CR3T=1", "those of other clients"),
+        ("rediss://:S3CR3T@localhost?ssl_cert_reqs=S3CR3T", "impossible value"),
+        ("redis://:S3CR3T@localhost?db=S3CR3T", "cannot be parsed"),
+    ],
+)
+def test_an_address_of_redis_that_cannot_work_is_told(url: str, words: str) -> None:
+    with pytest.raises(BadAddress) as caught:
+        address({"REDIS_URL": url})
+
+    assert str(caught.value).startswith("REDIS_URL ")
+    assert words in str(caught.value)
+    assert "S3CR3T" not in str(caught.value)
 
 
 # --- servers that must prove who they are -----------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 
 from ..extras import extra
+from ..servers.names import misspelt_worker
 from ..servers.redis import BadAddress, address
 
 with extra("worker"):
@@ -10,6 +11,8 @@ with extra("worker"):
 
 __all__ = ["DrainWorker"]
 
+if problem := misspelt_worker(os.environ):
+    raise SystemExit(problem)
 try:
     # Every command of RQ's loads the worker class before it reads the address, some of them nothing else of
     # ours. Of a wrong one RQ shows the parser's text, which quotes a part of the password.

@@ -11,7 +11,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from .. import logs
 from ..queue.plain import PlainJsonSerializer, PlainSerializer
 from ..servers import postgres
-from ..servers.findings import database_findings, redis_findings
+from ..servers.findings import database_findings, redis_findings, settings_findings
 from ..servers.settings import ConfigError, settings
 
 #: A worker may hold this much in memory. Usual is a tenth.
@@ -79,6 +79,8 @@ def database_problems() -> Iterator[str]:
     """Sentences on why outcomes could not be recorded. A database that is away now is no such reason."""
     try:
         here = settings()
+        for finding in settings_findings(here):
+            logs.warning("setting_passed_over", problem=finding.text, remedy=finding.remedy)
         with closing(postgres.connect(here.database_url)) as connection:
             for finding in database_findings(connection, here):
                 if finding.level == "problem":

@@ -65,6 +65,7 @@ EVENTS = {
     "database_unavailable": Event(
         "a passing PostgreSQL fault; the job waits and tries again", "problem [retry_in]"
     ),
+    "setting_passed_over": Event("a setting of other clients that says nothing here", "problem remedy"),
     "database_not_verified": Event("anybody could pose as the PostgreSQL server", "problem remedy"),
     "redis_unavailable": Event(
         "no connection to Redis; the worker waits and tries again", "problem retry_in"

@@ -6,6 +6,7 @@ __all__ = [
     "findings",
     "locks",
     "migrations",
+    "names",
     "postgres",
     "privileges",
     "redis",

@@ -11,6 +11,7 @@ import psycopg
 from redis import SSLConnection
 
 from . import postgres, tls
+from .addresses import FOREIGN
 from .finding import Finding, Level
 from .privileges import missing_privileges
 from .settings import Settings, requires_tls
@@ -65,6 +66,14 @@ _REPLICA = "select current_setting('session_replication_role') = 'replica'"
 _READ_ONLY = """
 select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'
 """
+
+
+def settings_findings(settings: Settings) -> Iterator[Finding]:
+    """What of the settings says nothing, though somebody wrote it down."""
+    if names := settings.passed_over:
+        text = f"DATABASE_URL has parameters of other clients, which are passed over: {', '.join(names)}"
+        remedy = "; ".join(dict.fromkeys(f"{name}: {FOREIGN[name]}" for name in names))
+        yield Finding("settings.database_url", "warning", text, f"take them out ({remedy})")
 
 
 def redis_findings(connection: Any) -> Iterator[Finding]:

@@ -14,6 +14,13 @@ _BRAKE_PATIENCE = 1.0
 _FORM = "expected redis://user:password@host:6379/0, with special characters of the password percent-encoded"
 
 
+# What other clients take.
+_FOREIGN = {
+    *("connectTimeout", "enableReadyCheck", "family", "keepAlive", "keyPrefix", "lazyConnect", "tls", "ssl"),
+    *("maxRetriesPerRequest", "prefix", "timeout"),
+}
+
+
 class BadAddress(ValueError):
     """A variable holds no address of a Redis; says which and what is expected, and nothing of its value."""
 
@@ -21,12 +28,29 @@ class BadAddress(ValueError):
 def address(environ: Mapping[str, str]) -> str:
     """The address that RQ's commands would use: RQ_REDIS_URL, or REDIS_URL. Raises BadAddress."""
     url = environ.get("RQ_REDIS_URL") or environ.get("REDIS_URL") or "redis://localhost:6379/0"
+    name = "RQ_REDIS_URL" if environ.get("RQ_REDIS_URL") else "REDIS_URL"
     try:
-        ConnectionPool.from_url(url)
+        pool = ConnectionPool.from_url(url)
     except ValueError:  # its text quotes a part of the address, which may well be the password
-        name = "RQ_REDIS_URL" if environ.get("RQ_REDIS_URL") else "REDIS_URL"
         raise BadAddress(f"{name} cannot be parsed: {_FORM}") from None
+    if problem := unusable(pool):
+        raise BadAddress(f"{name} {problem}")
     return url
+
+
+def unusable(pool: ConnectionPool) -> str | None:
+    """Why an address that can be parsed is of no use; None: it is. Connects to nothing."""
+    if "decode_responses" in pool.connection_kwargs:
+        return "has the parameter decode_responses: take it out, RQ and its workers read bytes"
+    try:
+        pool.make_connection()
+    except TypeError:  # a parameter that no connection takes; its name may be anything
+        foreign = sorted(_FOREIGN & pool.connection_kwargs.keys())
+        which = ", ".join(foreign) or "those of other clients, ssl_... without rediss:// among them"
+        return f"has parameters that cannot be: take out {which}; for TLS write rediss://"
+    except RedisError:
+        return f"has a parameter with an impossible value: {_FORM}"
+    return None
 
 
 def client(environ: Mapping[str, str], *, retries: int = 0) -> Redis:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from redis import ConnectionPool
 
-from . import tls
+from . import addresses, tls
+from .addresses import own_address
+from .names import misspelt
 from .redis import BadAddress, address
 from .tokens import CHANNELS, TokenTable, read_token_tables
 
@@ -32,6 +32,8 @@ class Settings:
     connections: int = 3
     #: The share of a channel's token table that may be pruned within a minute.
     prune_limit: float = 0.1
+    #: Parameters in DATABASE_URL that are other clients' and say nothing here.
+    passed_over: tuple[str, ...] = field(default=(), repr=False)
 
 
 _PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
@@ -43,7 +45,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError naming every variable that is missing or wrong, with the remedy, and no value of any.
     """
-    problems: list[str] = []
+    problems = [*misspelt(environ)]
+    passed_over: tuple[str, ...] = ()
 
     require_tls = requires_tls(environ)
     if environ.get("NOTIFLOG_REQUIRE_TLS", "") not in ("", "0", "1"):
@@ -56,13 +59,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
     else:
         try:
-            conninfo_to_dict(database_url)
-        except (psycopg.ProgrammingError, UnicodeError):
-            # libpq quotes the broken part, which may well be the password.
-            problems.append(
-                "DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, "
-                "with special characters of the password percent-encoded"
-            )
+            database_url, passed_over = own_address(database_url)
+        except addresses.BadAddress as error:
+            problems.append(f"DATABASE_URL {error}")
         else:
             if require_tls and (gap := tls.unverified_database(database_url)):
                 problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
@@ -90,6 +89,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         tokens=tokens,
         connections=int(connections),
         prune_limit=int(prune_limit.rstrip("%")) / 100,
+        passed_over=passed_over,
     )
 
 
