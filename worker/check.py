@@ -20,14 +20,14 @@ with extra("worker"):
     import psycopg
 
 from psycopg.conninfo import make_conninfo
-from redis import Redis, RedisError, ResponseError
+from redis import Redis, RedisError
 from rq import Queue
 from rq.suspension import is_suspended
 
 from .queue.keys import PREFIX, QUEUE, quarantine_key
 from .queue.workers import age, listening
 from .record import brake, reservations
-from .servers import postgres, tls
+from .servers import postgres, redis_faults, tls
 from .servers.finding import Finding
 from .servers.findings import database_findings, redis_findings, settings_findings, unwritable
 from .servers.migrations import pending
@@ -148,12 +148,8 @@ def _redis(queue: str) -> Iterator[Finding]:
             yield from redis_findings(redis)
             yield from _queue(redis, queue)
         except (RedisError, OSError) as error:
-            what, remedy = "no connection", "check REDIS_URL and whether the server is up"
-            if isinstance(error, ResponseError):
-                what, remedy = "it refuses a command", "allow its user in REDIS_URL what RQ's workers need"
-            elif "CERTIFICATE_VERIFY_FAILED" in str(error):
-                what, remedy = "its certificate cannot be verified", tls.VERIFY_REDIS
-            yield Finding("redis.reachable", "problem", f"{what} ({type(error).__name__})", remedy)
+            fault = redis_faults.judge(error)
+            yield Finding("redis.reachable", "problem", fault.text, fault.remedy)
 
 
 def _queue(redis: Redis, name: str) -> Iterator[Finding]:

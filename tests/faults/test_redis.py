@@ -4,6 +4,7 @@ Workers live through one outage side by side, each with a queue of its own: some
 a turn, which is committed while Redis is away.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -104,6 +105,54 @@ def test_a_draining_worker_ends_with_a_sentence_when_redis_stays_away_and_the_ne
         supervise(site, worker)
     assert (codes, said) == ([1, 1], [True, True]), [worker.output for worker in workers]
     assert left(mortal_postgres, mortal_database)[0] == 2 * JOBS
+
+
+# --- Redis refuses ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def demoted(site: Site) -> Iterator[None]:
+    """After a failover the address still leads to the old primary."""
+    site.redis.replicaof("127.0.0.1", "1")
+    yield
+    site.redis.replicaof("no", "one")
+
+
+@contextmanager
+def without_replicas(site: Site) -> Iterator[None]:
+    site.redis.config_set("min-replicas-to-write", 1)
+    yield
+    site.redis.config_set("min-replicas-to-write", 0)
+
+
+REFUSALS = {"a replica": demoted, "too few replicas": without_replicas}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_a_draining_worker_waits_for_a_redis_that_refuses_to_write(
+    volatile_sites: Sites,
+    mortal_postgres: Postgres,
+    mortal_database: str,
+    mortal_app: sample.App,
+    words: str,
+) -> None:
+    idle, busy = volatile_sites("idle-draining", "draining")
+    busy.enqueue(mortal_app)
+    with locked(mortal_postgres, mortal_database):
+        workers = [site.start("--name", site.name) for site in (idle, busy)]
+        until(lambda: is_idle(idle))
+        until(lambda: writers(mortal_postgres, mortal_database) == 1)
+        refusal = REFUSALS[words](busy)
+        refusal.__enter__()
+    for worker in workers:
+        until(lambda: any(words in line["problem"] for line in worker.logged("redis_unavailable")))  # noqa: B023
+    refusal.__exit__(None, None, None)
+    idle.enqueue(mortal_app)
+    until(lambda: idle.unfinished() == busy.unfinished() == {})
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert left(mortal_postgres, mortal_database)[0] == 4 * JOBS
 
 
 # --- Redis full -----------------------------------------------------------------------------------------

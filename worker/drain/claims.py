@@ -20,6 +20,7 @@ from rq.utils import now, utcformat
 from .. import logs
 from ..queue.keys import LARGEST_DATA, MOST_RECOVERIES, leases_key, quarantine_key
 from ..queue.scripts import script
+from ..servers import redis_faults
 from ..servers.postgres import STATEMENT_TIMEOUT
 from .claimed import Claimed, Done, Member, Returned, Turn
 
@@ -205,10 +206,14 @@ class Claims:
                 answer = call()
                 self.lost = False
                 return answer
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except redis.RedisError as error:
+                fault = redis_faults.judge(error)
+                if not fault.passes:
+                    raise
                 if time.monotonic() > deadline:
                     self.lost = True
-                    raise SystemExit(f"Stopped: no Redis for {self.timing.redis_patience:.0f} s") from None
-                logs.warning("redis_unavailable", problem=type(error).__name__, retry_in=pause)
+                    seconds = f"{self.timing.redis_patience:.0f} s"
+                    raise SystemExit(f"Stopped: no Redis for {seconds}. {fault}") from None
+                logs.warning("redis_unavailable", problem=str(fault), retry_in=pause)
             time.sleep(pause)
             pause = min(2 * pause, 5.0)

@@ -6,12 +6,14 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
+from redis import RedisError
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 
 from .. import logs
 from ..queue.plain import PlainJsonSerializer, PlainSerializer
 from ..servers import postgres
 from ..servers.findings import database_findings, redis_findings, settings_findings
+from ..servers.redis import explain
 from ..servers.settings import ConfigError, settings
 
 #: A worker may hold this much in memory. Usual is a tenth.
@@ -68,7 +70,12 @@ def reasons_logged() -> Iterator[None]:
 
 def redis_problems(connection: Any) -> Iterator[str]:
     """Sentences on why jobs could be lost in this Redis. Warns where less than that is wrong."""
-    for finding in redis_findings(connection):
+    try:
+        findings = list(redis_findings(connection))
+    except RedisError as error:
+        yield explain(error)
+        return
+    for finding in findings:
         if finding.level == "problem":
             yield f"{finding.text}. {finding.remedy[:1].upper()}{finding.remedy[1:]}."
         elif finding.level == "warning" and finding.name == "redis.persistence":

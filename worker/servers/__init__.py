@@ -10,6 +10,7 @@ __all__ = [
     "postgres",
     "privileges",
     "redis",
+    "redis_faults",
     "settings",
     "tls",
     "token_findings",

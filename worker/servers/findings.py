@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-from redis import SSLConnection
+from redis import ResponseError, SSLConnection
 
 from . import postgres, tls
 from .addresses import FOREIGN
@@ -78,7 +78,17 @@ def settings_findings(settings: Settings) -> Iterator[Finding]:
 
 def redis_findings(connection: Any) -> Iterator[Finding]:
     """What a connected Redis is like. Raises redis.RedisError."""
-    info = connection.info()
+    try:
+        info = connection.info()
+    except ResponseError:  # as Upstash and serverless offers of others
+        text = "INFO is refused: version, persistence, eviction and memory cannot be told"
+        remedy = "see there that the data is kept over a restart, and that nothing is ever evicted"
+        yield Finding("redis.info", "warning", text, remedy)
+        yield _redis_tls(connection)
+        return
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        remedy = "use a Redis or Valkey without cluster mode: RQ needs one"
+        yield Finding("redis.mode", "problem", "it is a Redis Cluster", remedy)
     version = str(info.get("redis_version", "0"))
     server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
@@ -86,14 +96,7 @@ def redis_findings(connection: Any) -> Iterator[Finding]:
     else:
         yield Finding("redis.version", "ok", server)
 
-    gap = tls.unverified_redis(connection.connection_pool)
-    if gap:
-        level: Level = "problem" if requires_tls(os.environ) else "warning"
-        yield Finding("redis.tls", level, f"REDIS_URL {gap}", tls.VERIFY_REDIS)
-    else:
-        encrypted = issubclass(connection.connection_pool.connection_class, SSLConnection)
-        yield Finding("redis.tls", "ok", "TLS" if encrypted else "on this machine")
-
+    yield _redis_tls(connection)
     if info.get("aof_enabled"):
         yield Finding("redis.persistence", "ok", "append-only file")
     else:
@@ -114,6 +117,14 @@ def redis_findings(connection: Any) -> Iterator[Finding]:
     else:
         limit = f", {used / most:.0%} of maxmemory" if most else ", no maxmemory"
         yield Finding("redis.memory", "ok", f"{used / 2**20:,.0f} MiB used{limit}")
+
+
+def _redis_tls(connection: Any) -> Finding:
+    if gap := tls.unverified_redis(connection.connection_pool):
+        level: Level = "problem" if requires_tls(os.environ) else "warning"
+        return Finding("redis.tls", level, f"REDIS_URL {gap}", tls.VERIFY_REDIS)
+    encrypted = issubclass(connection.connection_pool.connection_class, SSLConnection)
+    return Finding("redis.tls", "ok", "TLS" if encrypted else "on this machine")
 
 
 def database_findings(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

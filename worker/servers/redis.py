@@ -6,6 +6,8 @@ from redis import ConnectionPool, Redis, RedisError
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from .redis_faults import judge
+
 #: Seconds to wait for Redis.
 PATIENCE = 5.0
 # The rows wait for the brake, so it must not wait for Redis.
@@ -82,4 +84,4 @@ def impatient(redis: Redis) -> Redis:
 
 def explain(error: RedisError | OSError) -> str:
     """A sentence on a Redis that did not do its part; redis-py's own may quote the address."""
-    return f"{type(error).__name__}: check REDIS_URL, and whether the server is up and has memory left"
+    return f"Redis: {judge(error)}"
