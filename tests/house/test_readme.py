@@ -12,6 +12,7 @@ import pytest
 
 from worker.judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED
 from worker.judge.rules import APNS_RULES, FCM_RULES
+from worker.servers import redis_faults, refusals
 from worker.servers.settings import Settings, read_settings
 from worker.servers.tokens import VARIABLES
 
@@ -32,6 +33,51 @@ def section(heading: str) -> str:
     found = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", README, re.DOTALL | re.MULTILINE)
     assert found, f"README.md has no heading {heading!r}"
     return found[1]
+
+
+# --- what a sentence means --------------------------------------------------------------------------------
+
+MEANINGS = [
+    (re.findall(r"`([^`]+)`", said), passes.strip())
+    for said, passes in re.findall(
+        r"^\| (`.*?`) \| (yes|no|) ?\| ", section("What a sentence means"), re.MULTILINE
+    )
+]
+SAID = [(words, passes) for said, passes in MEANINGS for words in said]
+#: What the code says by itself: of hosts that do not answer, of Redis, of settings.
+TOLD = [
+    *((text.format(host="x", place="x"), "yes") for text, _ in refusals.UNREACHABLE.values()),
+    (refusals.ONLY_IPV6[0].format(host="x"), "yes"),
+    (refusals.NOBODY[0].format(place="x"), "yes"),
+    *((fault.text, "yes" if fault.passes else "no") for fault in redis_faults.ANSWERS.values()),
+]
+
+
+def known(words: str) -> str | None:
+    answer = refusals.known(words.replace('"x"', "..."))
+    return None if answer is None else "yes" if answer[0] else "no"
+
+
+@pytest.mark.parametrize(("words", "passes"), SAID)
+def test_what_the_table_calls_passing_is_waited_for_and_nothing_else(words: str, passes: str) -> None:
+    ours = {does for text, does in TOLD if words in text}
+    elsewhere = any(words in module.read_text() for module in MODULES)
+    assert passes in ({known(words)} | ours) or (elsewhere and not ours and known(words) is None)
+
+
+@pytest.mark.parametrize("pattern", [*refusals.LASTING, *refusals.PASSING])
+def test_every_known_answer_of_postgresql_stands_in_the_table(pattern: str) -> None:
+    assert any(re.search(pattern, words.replace('"x"', "..."), re.IGNORECASE) for words, _ in SAID)
+
+
+@pytest.mark.parametrize("text", [text for text, _ in TOLD])
+def test_every_sentence_of_ours_about_a_server_stands_in_the_table(text: str) -> None:
+    assert any(words in text for words, _ in SAID)
+
+
+def test_the_least_rights_of_a_redis_user_are_shown() -> None:
+    least = redis_faults.LEAST.replace("<user>", "notiflog").replace("<password>", "password")
+    assert least in section("What a sentence means")
 
 
 # --- headings ---------------------------------------------------------------------------------------------

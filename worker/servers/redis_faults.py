@@ -27,8 +27,8 @@ class RedisFault(NamedTuple):
         return f"{self.text}: {self.remedy}"
 
 
-# By what the exception is called and says; a script's quotes the answer of the command that it ran.
-_ANSWERS = {
+#: By what the exception is called and says; a script's quotes the answer of the command that it ran.
+ANSWERS = {
     r"READONLY|ReadOnlyError|UNBLOCKED": RedisFault(  # the latter: demoted while somebody waited for a job
         True,
         "it is a replica and takes no writes",
@@ -82,7 +82,7 @@ def judge(error: RedisError | OSError) -> RedisFault:
         return RedisFault(
             False, "it refuses a key or channel of RQ's", f"allow the user in REDIS_URL: {LEAST}"
         )
-    for pattern, fault in _ANSWERS.items():
+    for pattern, fault in ANSWERS.items():
         if re.search(pattern, said):
             return fault
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):

@@ -167,8 +167,9 @@ UNREACHABLE = {
         f"{_ADDRESS}; does it expect TLS?",
     ),
 }
-_NOBODY = ("{place} gives none", _ADDRESS)
-_ONLY_IPV6 = (
+#: Where nobody knows why, and where only IPv6 would lead.
+NOBODY = ("{place} gives none", _ADDRESS)
+ONLY_IPV6 = (
     "{host} has an IPv6 address only, and this machine has no IPv6",
     "use an address with IPv4; on Supabase that of the pooler (Connect in the dashboard): user "
     "postgres.<project>, port 5432 or 6543",
@@ -258,10 +259,10 @@ def _unreachable(attempts: list[_Attempt]) -> Fault:
     told: dict[str, str] = {}
     for one in attempts:
         if not routes and re.search(_NO_ROUTE, one.words):
-            text, remedy = _ONLY_IPV6
+            text, remedy = ONLY_IPV6
         else:
             text, remedy = next(
-                (told for words, told in UNREACHABLE.items() if re.search(words, one.words)), _NOBODY
+                (told for words, told in UNREACHABLE.items() if re.search(words, one.words)), NOBODY
             )
         host = one.host if _HOST.fullmatch(one.host) else "in DATABASE_URL"
         told.setdefault(text.format(host=host, place=one.place), remedy)
