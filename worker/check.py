@@ -254,7 +254,7 @@ def _missing(connection: psycopg.Connection) -> Iterator[Finding]:
         prompts, age = reservations.missing(connection)
         if prompts:
             text = (
-                f"{prompts:,} prompts were reserved and never reported, the oldest {age // 3600:,} hours ago"
+                f"reserved and never reported: {_count(prompts, 'prompt')}, the oldest {age // 3600:,} h ago"
             )
             remedy = "did a scheduler die between sending and enqueueing? `history.outstanding` lists them"
             yield Finding("postgres.outstanding", "warning", text, remedy)

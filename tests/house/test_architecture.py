@@ -23,7 +23,7 @@ MAY_USE: dict[str, set[str]] = {
     "judge": {"events"},
     "record": {"judge", "servers", "logs", "events"},
     "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
-    "report": {"queue", "servers", "command", "extras"},
+    "report": {"queue", "servers", "logs", "history", "command", "extras"},
     "drain": {"record", "judge", "queue", "servers", "logs", "events", "extras"},
     "demo": {"queue", "events", "command", "extras"},
 }

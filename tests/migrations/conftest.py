@@ -23,11 +23,13 @@ from worker.servers.settings import Settings
 ROOT = Path(__file__).parents[2]
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
-# What newer projects take back of the default grants: reading and writing, from service_role too, but neither
-# truncate nor references nor trigger.
+# What newer projects take back of the default grants: calling, reading and writing, from service_role too,
+# but neither truncate nor references nor trigger.
 DATA_API_SWITCH = """
 alter default privileges for role postgres in schema public
-  revoke select, insert, update, delete on tables from anon, authenticated, service_role
+  revoke select, insert, update, delete on tables from anon, authenticated, service_role;
+alter default privileges for role postgres in schema public
+  revoke execute on functions from anon, authenticated, service_role;
 """
 
 

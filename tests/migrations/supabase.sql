@@ -1,6 +1,6 @@
 -- A PostgreSQL server made with superuser supabase_admin, dressed as a Supabase project: the roles that matter
--- to a migration, and what they are given by default on every new table (here as in projects made before the
--- Data API had a switch; see DATA_API_SWITCH in conftest.py for the others). Roles belong to the server,
+-- to a migration, and what they are given by default on every new table and function (here as in projects made
+-- before the Data API had a switch; see DATA_API_SWITCH in conftest.py for the others). Roles belong to the server,
 -- default privileges to the database: safe to run in several databases of one server.
 
 do $$
@@ -31,3 +31,7 @@ alter default privileges for role postgres in schema public
   grant all on tables to anon, authenticated, service_role;
 alter default privileges for role supabase_admin in schema public
   grant all on tables to postgres, anon, authenticated, service_role;
+alter default privileges for role postgres in schema public
+  grant all on functions to anon, authenticated, service_role;
+alter default privileges for role supabase_admin in schema public
+  grant all on functions to postgres, anon, authenticated, service_role;

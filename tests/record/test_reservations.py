@@ -32,7 +32,9 @@ def reserved(connection: psycopg.Connection, database: str, app: sample.App) -> 
     record(connection, Tokens(Settings(database_url=database)), [judge(events)])
     for key, age in (("waiting", timedelta(hours=2)), ("old", timedelta(days=15))):
         connection.execute(
-            "update notiflog.reservations set reserved_at = now() - %s where idempotency_key = %s", [age, key]
+            "update notiflog.reservations set reserved_at = reserved_at - %(age)s,"
+            " held_until = held_until - %(age)s where idempotency_key = %(key)s",
+            {"age": age, "key": key},
         )
     return connection
 
@@ -45,6 +47,11 @@ def left(connection: psycopg.Connection) -> list[Any]:
 
 def test_what_is_recorded_or_given_up_is_deleted(reserved: psycopg.Connection) -> None:
     assert (reservations.tidy(reserved), left(reserved)) == (2, ["waiting"])
+
+
+def test_what_is_held_again_is_kept_however_old(reserved: psycopg.Connection) -> None:
+    assert history.reserve(reserved, ["old"]) == {"old"}
+    assert (reservations.tidy(reserved), left(reserved)) == (1, ["old", "waiting"])
 
 
 def test_however_many_are_over(reserved: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from worker.demo import sample
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report import page as pages
-from worker.report.counts import Counts, Group, Outcomes, Report, Stopped, worst_first
+from worker.report.counts import Counts, Group, Missing, Outcomes, Report, Reserved, Stopped, worst_first
 from worker.report.page import GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN
 
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
@@ -249,6 +249,16 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert f"<summary>{30 - JOBS_SHOWN} more</summary>" in html
     assert "and 123 more, not listed" in html
     assert f"The worst {GROUPS_SHOWN} of 40." in html
+
+
+def test_prompts_that_were_never_reported_have_a_section() -> None:
+    prompts = [Reserved(f"{n:012x}", NOW - timedelta(hours=n), 1 + n % 2) for n in range(30)]
+    html = pages.page(made_up()._replace(missing=Missing(30, prompts)))
+    assert "30 prompts, the oldest first" in html
+    assert "<code>000000000001</code></td><td>1 h ago, reserved 2 times</td>" in html
+    assert "<p>and 10 more</p>" in html
+    assert "Every prompt that was reserved is reported." in pages.page(made_up())
+    assert "may not see the reservations" in pages.page(made_up()._replace(missing=None))
 
 
 def test_an_empty_time_says_so_and_draws_nothing(browser: Browser, tmp_path: Path) -> None:

@@ -19,13 +19,33 @@ from rq import Queue
 
 from tests import make
 from tests.drain.conftest import JOB, QUARANTINE, Drain, drain, new_worker, queue
+from worker import history
 from worker.demo import sample
+from worker.logs import token_hash
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report.__main__ import beginning
-from worker.report.counts import Counts, Group, Outcomes, Report, Stopped, percent, worst_first
+from worker.report.counts import (
+    Counts,
+    Group,
+    Missing,
+    Outcomes,
+    Report,
+    Reserved,
+    Stopped,
+    percent,
+    worst_first,
+)
 from worker.report.reading import LISTED
-from worker.report.text import BLOCKS, DAYS_SHOWN, GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN, as_text
+from worker.report.text import (
+    BLOCKS,
+    DAYS_SHOWN,
+    GROUPS_SHOWN,
+    JOBS_SHOWN,
+    MISSING_SHOWN,
+    REJECTED_SHOWN,
+    as_text,
+)
 
 __all__ = ["drain", "new_worker", "queue"]
 
@@ -281,6 +301,76 @@ def test_no_text_from_redis_steers_the_terminal(redis: Redis, capsys: pytest.Cap
     assert "forged line" in said
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
     assert "\nforged line" not in said
+
+
+# --- what was never reported -------------------------------------------------------------------------------
+
+
+def reserve(connection: psycopg.Connection, *keys: str, hours: int) -> None:
+    """Reserve some prompts so many hours ago."""
+    history.reserve(connection, keys)
+    connection.execute(
+        "update notiflog.reservations set reserved_at = reserved_at - %(age)s,"
+        " held_until = held_until - %(age)s where idempotency_key = any(%(keys)s)",
+        {"age": timedelta(hours=hours), "keys": list(keys)},
+    )
+
+
+def test_prompts_that_were_reserved_and_never_reported_are_listed_by_hash_and_age(
+    connection: psycopg.Connection, told: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reserve(connection, "died twice", hours=3)
+    history.reserve(connection, ["died twice"])
+    reserve(connection, "died", hours=50)
+    reserve(connection, "on its way", hours=0)
+    (oldest, newest) = told()["missing_prompts"].pop("oldest")
+    assert (oldest["key"], oldest["holds"], oldest["age_seconds"] // 3600) == (token_hash("died"), 1, 50)
+    assert (newest["key"], newest["holds"], newest["age_seconds"] // 3600) == (token_hash("died twice"), 2, 3)
+    assert report.main([]) == 0
+    said = capsys.readouterr().out
+    assert "Prompts reserved and never reported: 2" in said
+    assert f"key {token_hash('died')}, 2 days ago" in said
+    assert f"key {token_hash('died twice')}, 3 h ago, reserved 2 times" in said
+    assert "died twice" not in said
+
+
+def test_a_reader_is_shown_everything(
+    connection: psycopg.Connection,
+    login: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    record: Record,
+    told: Callable[..., Any],
+) -> None:
+    record("2026-11-16T06:00Z")
+    reserve(connection, "died", hours=2)
+    monkeypatch.setenv("DATABASE_URL", login("grant notiflog_reader to {}"))
+    said = told("--since", "2026-11-16")
+    assert (said["total"]["delivered"], said["missing_prompts"]["total"]) == (1, 1)
+
+
+@pytest.mark.parametrize("missing", ["the right to look", "the table"])
+def test_without_a_look_at_the_reservations_the_report_says_so(
+    connection: psycopg.Connection,
+    login: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    missing: str,
+) -> None:
+    if missing == "the table":
+        connection.execute("drop table notiflog.reservations")
+    else:
+        monkeypatch.setenv("DATABASE_URL", login("grant select on public.follow_up_notification_log to {}"))
+    assert report.main([]) == 0
+    assert "never reported: unknown to this role" in capsys.readouterr().out
+
+
+def test_of_many_that_were_never_reported_the_oldest_are_shown() -> None:
+    prompts = [Reserved(f"{n:012x}", NOW - timedelta(hours=n), 1) for n in range(20)]
+    outcomes = made_up({(date(2026, 11, 20), "fcm"): Counts(1)})
+    since = beginning("7d", NOW, UTC)
+    text = list(as_text(Report(since, NOW, UTC, outcomes, None, Missing(35, prompts)), 80, BLOCKS))
+    assert f"and {35 - MISSING_SHOWN} more prompts" in text
+    assert max(map(len, text)) <= 80
 
 
 # --- the terminal ------------------------------------------------------------------------------------------

@@ -177,6 +177,18 @@ IN_THE_DATABASE = {
         "warning",
         "lacks follow_up_notification_log_scenario_rule_id_idx",
     ),
+    "the chapters' index missing": (
+        "drop index public.follow_up_notification_log_chapter_id_delivered_at_idx",
+        "postgres.log_table",
+        "warning",
+        "lacks follow_up_notification_log_chapter_id_delivered_at_idx",
+    ),
+    "prompts that were reserved and never reported": (
+        "insert into notiflog.reservations values ('key', now() - interval '5 hours', now())",
+        "postgres.outstanding",
+        "warning",
+        "reserved and never reported: 1 prompt, the oldest 5 h ago",
+    ),
     "tokens without an index": (
         "alter table public.device_tokens drop constraint device_tokens_pkey",
         "postgres.token_index",

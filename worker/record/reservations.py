@@ -18,7 +18,7 @@ delete from notiflog.reservations as reservation
  using (
    select idempotency_key
      from notiflog.reservations as over
-    where over.reserved_at < now() - interval '14 days'
+    where over.held_until < now() - interval '14 days'
        or exists (select from public.follow_up_notification_log as log
                    where log.idempotency_key = over.idempotency_key)
     order by idempotency_key

@@ -29,8 +29,8 @@ from ..queue.keys import QUEUE
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
-from .counts import Counts, Report, Stopped
-from .reading import read_outcomes, read_stopped
+from .counts import Counts, Missing, Report, Stopped
+from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
 
 WIDTHS = (40, 120)  # columns: a wider bar says no more
@@ -42,9 +42,10 @@ examples:
   python -m {NAME}.report --since 2026-11-01 --timezone Europe/Berlin
   python -m {NAME}.report --since 30d --html report.html      a page with charts, to open or to send
 
-DATABASE_URL must be of a role that may read the log: its owner's, or service_role's. The worker's own role
-may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is delivered
-of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before one of one.
+DATABASE_URL must be of a role that may read the log: a member of notiflog_reader, or its owner. The worker's
+own role may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is
+delivered of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before
+one of one.
 exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 wrong usage or configuration
 """
 
@@ -68,10 +69,11 @@ def main(**chosen: Any) -> int:
     try:
         with closing(postgres.connect(settings.database_url)) as connection:
             outcomes = read_outcomes(connection, options.since, options.timezone)
+            missing = read_missing(connection)
     except errors.InsufficientPrivilege:
         return complain(
             "the role of DATABASE_URL may not read public.follow_up_notification_log (notiflog_worker may "
-            "read keys and statuses only). Run this with the address of its owner or of service_role: "
+            "read keys and statuses only). Run this as a member of notiflog_reader, or as the owner: "
             f"DATABASE_URL=$OWNER_DATABASE_URL python -m {NAME}.report"
         )
     except psycopg.Error as error:
@@ -83,7 +85,7 @@ def main(**chosen: Any) -> int:
             stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
         status = complain(f"failed jobs are unknown: {explain(error)}")
-    report = Report(options.since, options.now, options.timezone, outcomes, stopped)
+    report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing)
     if options.html:
         return _write(options.html, options.page(report)) or status
     say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
@@ -92,7 +94,7 @@ def main(**chosen: Any) -> int:
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped = report
+    since, made_at, timezone, outcomes, stopped, missing = report
     return {
         "since": since.isoformat(),
         "made_at": made_at.isoformat(),
@@ -106,6 +108,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
         "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
         "rows_may_be_hidden": outcomes.partial,
+        "missing_prompts": missing and _missing(missing, made_at),
         "stopped_jobs": stopped
         and {
             "failed": stopped.failed,
@@ -114,6 +117,20 @@ def as_json(report: Report) -> dict[str, Any]:
                 {**job._asdict(), "since": job.since and job.since.isoformat()} for job in stopped.newest
             ],
         },
+    }
+
+
+def _missing(missing: Missing, now: datetime) -> dict[str, Any]:
+    return {
+        "total": missing.total,
+        "oldest": [
+            {
+                **prompt._asdict(),
+                "reserved_at": prompt.reserved_at.isoformat(),
+                "age_seconds": int((now - prompt.reserved_at).total_seconds()),
+            }
+            for prompt in missing.oldest
+        ],
     }
 
 

@@ -6,7 +6,7 @@ workers' logs; the log table knows statuses only.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from uuid import UUID
@@ -103,6 +103,25 @@ class Stopped(NamedTuple):
         return self.failed + self.quarantined
 
 
+class Reserved(NamedTuple):
+    """A prompt that was reserved and never reported."""
+
+    #: The first 12 hex digits of the SHA-256 of its idempotency key, as in the log lines.
+    key: str
+    #: When it was first reserved.
+    reserved_at: datetime
+    #: How often it was reserved; above 1, its push may have gone out more than once.
+    holds: int
+
+
+class Missing(NamedTuple):
+    """The prompts that were reserved an hour ago or longer and are not recorded, as they are now."""
+
+    total: int = 0
+    #: The oldest of them, see `reading.LISTED`.
+    oldest: Sequence[Reserved] = ()
+
+
 class Report(NamedTuple):
     """Everything there is to show."""
 
@@ -112,6 +131,8 @@ class Report(NamedTuple):
     outcomes: Outcomes
     #: None: unknown, Redis is away.
     stopped: Stopped | None
+    #: None: unknown, the role may not see them, or a migration is pending.
+    missing: Missing | None = Missing()
 
     def calendar(self) -> list[date]:
         """The days to show, in order: a day without any outcome says something, too."""
@@ -145,6 +166,12 @@ def percent(counts: Counts) -> str:
     if counts.failed and counts.delivered:
         rounded = min(max(rounded, 0.1), 99.9)
     return f"{rounded:.1f} %"
+
+
+def ago(past: datetime, now: datetime) -> str:
+    """How long ago something was, for people: in hours, from two days on in days."""
+    hours = int((now - past).total_seconds() // 3600)
+    return f"{hours} h ago" if hours < 48 else f"{hours // 24:,} days ago"
 
 
 def minute(moment: datetime, timezone: tzinfo) -> str:

@@ -6,7 +6,7 @@ The page asks no network for anything, and its own policy forbids it to.
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -15,12 +15,25 @@ from typing import Any
 from .. import NAME
 from ..queue.stopped import StoppedJob
 from . import charts
-from .counts import STATUSES, Counts, Group, Outcomes, Report, Stopped, minute, percent
+from .counts import (
+    STATUSES,
+    Counts,
+    Group,
+    Missing,
+    Outcomes,
+    Report,
+    Reserved,
+    Stopped,
+    ago,
+    minute,
+    percent,
+)
 
 # The worst and the newest; all that is known is in `--json`. Beyond JOBS_SHOWN, jobs are folded away.
 GROUPS_SHOWN = 15
 JOBS_SHOWN = 10
 REJECTED_SHOWN = 10
+MISSING_SHOWN = 20
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -54,7 +67,7 @@ _PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page. Everything that comes from a server is escaped."""
-    since, made_at, timezone, outcomes, stopped = report
+    since, made_at, timezone, outcomes, stopped, missing = report
     period = f"{minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     notes = []
     if outcomes.partial:
@@ -81,7 +94,7 @@ def page(report: Report) -> str:
                 specs[name] = charts.rates(title, sent[:GROUPS_SHOWN])
                 sections.append(_rates_section(name, title, sent))
         body += sections
-    body.append(_jobs(stopped, timezone))
+    body += [_missing(missing, made_at, timezone), _jobs(stopped, timezone)]
     script = charts.script()
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return _PAGE.format(
@@ -183,6 +196,34 @@ def _table(names: Sequence[str], rows: Iterable[tuple[Sequence[str], Sequence[st
         f'<table class="counts names-{len(names)}"><thead><tr>{"".join(head)}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def _missing(missing: Missing | None, now: datetime, timezone: tzinfo) -> str:
+    if missing is None:
+        content = "<p>Unknown: the role that made this page may not see the reservations.</p>"
+    elif not missing.total:
+        content = "<p>Every prompt that was reserved is reported.</p>"
+    else:
+        content = (
+            f'<p class="muted">{missing.total:,} prompts, the oldest first: did their scheduler die before '
+            "it enqueued? A key is shown by the first digits of its SHA-256.</p>"
+        )
+        rows = "".join(
+            f"<tr><td>{escape(minute(prompt.reserved_at, timezone))}</td>"
+            f"<td><code>{escape(prompt.key)}</code></td>"
+            f"<td>{ago(prompt.reserved_at, now)}{_again(prompt)}</td></tr>"
+            for prompt in missing.oldest[:MISSING_SHOWN]
+        )
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("reserved", "key", "age"))
+        content += f'<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        if (more := missing.total - MISSING_SHOWN) > 0:
+            content += f"<p>and {more:,} more</p>"
+    title = '<h2 id="missing-title">Never reported</h2>'
+    return f'<section class="wide" aria-labelledby="missing-title">{title}{content}</section>'
+
+
+def _again(prompt: Reserved) -> str:
+    return f", reserved {prompt.holds} times" if prompt.holds > 1 else ""
 
 
 def _jobs(stopped: Stopped | None, timezone: tzinfo) -> str:

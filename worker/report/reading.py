@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, tzinfo
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import tuple_row
 from redis import Redis
 
+from ..history import outstanding
+from ..logs import token_hash
 from ..queue.stopped import StoppedJob, stopped_jobs
 from ..servers import postgres
-from .counts import Counts, Group, Outcomes, Stopped, worst_first
+from .counts import Counts, Group, Missing, Outcomes, Reserved, Stopped, worst_first
 
-#: Stopped jobs listed; of more than that, only the number is told.
+#: Stopped jobs and missing prompts listed; of more than that, only the number is told.
 LISTED = 100
 
 # One pass over the table and one snapshot, so that all sums agree. No index knows
@@ -56,6 +59,23 @@ def read_outcomes(connection: psycopg.Connection, since: datetime, timezone: tzi
         else:
             rules.append(Group(rule, Counts(*counts)))
     return Outcomes(dict(sorted(days.items())), worst_first(chapters), worst_first(rules), partial)
+
+
+def read_missing(connection: psycopg.Connection) -> Missing | None:
+    """The prompts that were reserved and never reported; None: the role may not see them, or nobody can yet.
+
+    Raises psycopg.Error.
+    """
+    try:
+        with postgres.transaction(connection, sealed=True):
+            prompts = outstanding(connection)
+    except (errors.InsufficientPrivilege, errors.UndefinedTable, errors.InvalidSchemaName):
+        return None
+    oldest = [
+        Reserved(token_hash(prompt.idempotency_key), prompt.reserved_at, prompt.holds)
+        for prompt in prompts[:LISTED]
+    ]
+    return Missing(len(prompts), oldest)
 
 
 def read_stopped(redis: Redis, queue: str) -> Stopped:

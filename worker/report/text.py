@@ -5,16 +5,17 @@ What jobs say of themselves is printable already, see `queue.stopped`.
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 
 from .. import NAME
-from .counts import Counts, Group, Outcomes, Report, Stopped, minute, percent
+from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
 
 # The terminal shows the worst and the newest; `--json` has all that is known.
 DAYS_SHOWN = 31
 GROUPS_SHOWN = 10
 JOBS_SHOWN = 10
 REJECTED_SHOWN = 5
+MISSING_SHOWN = 10
 
 # Delivered, failed, skipped, in a bar.
 BLOCKS = "█▒░"
@@ -25,7 +26,7 @@ _COUNTS = ("delivered", "failed", "skipped", "rate")
 
 def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
     """The lines for a terminal of `width` columns; `blocks`: what bars are made of, see BLOCKS."""
-    since, made_at, timezone, outcomes, stopped = report
+    since, made_at, timezone, outcomes, stopped, missing = report
     yield f"Prompts from {minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     if outcomes.partial:
         yield "Row level security applies to this role: it may not see every row."
@@ -41,6 +42,7 @@ def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
         yield "No outcome is recorded in this time: nothing was sent, or nobody records it."
         yield f"Is a worker running? python -m {NAME}.check tells."
         yield ""
+    yield from _missing(missing, made_at, timezone, width)
     yield from _stopped(stopped, timezone, width)
 
 
@@ -82,6 +84,22 @@ def _groups(name: str, groups: Sequence[Group], width: int, blocks: str) -> Iter
     if len(sent) > len(shown):
         yield f"and {len(sent) - len(shown):,} more"
     yield ""
+
+
+def _missing(missing: Missing | None, now: datetime, timezone: tzinfo, width: int) -> Iterator[str]:
+    if missing is None:
+        yield from _wrap("Prompts that were never reported: unknown to this role.", width, 0)
+        yield ""
+    elif missing.total:
+        head = f"Prompts reserved and never reported: {missing.total:,}"
+        yield from _wrap(f"{head}; did their scheduler die before it enqueued?", width, 0)
+        for prompt in missing.oldest[:MISSING_SHOWN]:
+            again = f", reserved {prompt.holds} times" if prompt.holds > 1 else ""
+            when = f"{minute(prompt.reserved_at, timezone)}  key {prompt.key}"
+            yield from _wrap(f"{when}, {ago(prompt.reserved_at, now)}{again}", width, 2)
+        if missing.total > MISSING_SHOWN:
+            yield f"and {missing.total - MISSING_SHOWN:,} more prompts"
+        yield ""
 
 
 def _stopped(stopped: Stopped | None, timezone: tzinfo, width: int) -> Iterator[str]:

@@ -34,7 +34,13 @@ _CONSTRAINTS = [
     )
 ]
 _INDEXES = [
-    f"follow_up_notification_log_{name}_idx" for name in ("peer_mentor_id_chapter_id", "scenario_rule_id")
+    f"follow_up_notification_log_{name}_idx"
+    for name in (
+        "peer_mentor_id_chapter_id",
+        "scenario_rule_id",
+        "chapter_id_delivered_at",
+        "peer_mentor_id_scenario_rule_id",
+    )
 ]
 
 # Without to_regclass, which raises where the schema is closed: `access` has a sentence about that.
@@ -190,6 +196,6 @@ def _log_table(unique: bool, constraints: list[str], indexes: list[str]) -> Find
         remedy = f"run `alter table public.{log} add constraint {constraint}`"
         return Finding("postgres.log_table", "problem", f"{log}.idempotency_key is not unique", remedy)
     if missing := [*constraints, *indexes]:
-        remedy = "add what the first file in migrations/ says of them"
+        remedy = "add what the files in migrations/ say of them"
         return Finding("postgres.log_table", "warning", f"{log} lacks {', '.join(missing)}", remedy)
     return Finding("postgres.log_table", "ok", "as the migrations make it")
