@@ -103,7 +103,7 @@ begin
        select from public.follow_up_notification_log as log where log.idempotency_key = reserved.key);
 
   if again is not null then
-    raise warning '% prompts are reserved again: an earlier hold ran out without an outcome, so their pushes may have gone out',
+    raise warning 'prompts reserved again: %; an earlier hold ran out without an outcome, so their pushes may have gone out',
       pg_catalog.cardinality(again)
       using errcode = '01N01', detail = (
         select pg_catalog.string_agg(

@@ -77,7 +77,7 @@ class TestReserve:
         history.reserve(connection, [*KEYS, "d"], LONG)
         (record,) = caplog.records
         assert (record.name, record.levelno) == ("worker.history", logging.WARNING)
-        assert "3 prompts are reserved again" in record.message
+        assert "prompts reserved again: 3" in record.message
         assert "may have gone out" in record.message
         assert sorted(re.findall(r"\b[0-9a-f]{12}\b", record.message)) == sorted(map(logs.token_hash, KEYS))
 
