@@ -14,7 +14,7 @@ with extra("worker", MissingExtra):
 from redis import Redis
 from rq import Retry, get_current_job
 
-from .judge.batch import judge
+from .judge.batch import Batch, judge
 from .logs import sentry
 from .queue.repair import forget_killed_executions
 from .record import brake
@@ -45,13 +45,21 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """
     logs.setup()
     sentry.setup()
-    if job := get_current_job():
+    job = get_current_job()
+    if job:
         forget_killed_executions(job)
     batch = judge(events)
+    # A job that comes back waited for PostgreSQL; the brake counted its answers the first time.
+    uncounted: list[Batch] | None = [] if job and job.number_of_retries else None
     tokens = Tokens(settings())
     with _brake() as redis:
         reports = record_patiently(
-            lambda: closing(postgres.connect(settings().database_url)), tokens, [batch], redis, _pauses()
+            lambda: closing(postgres.connect(settings().database_url)),
+            tokens,
+            [batch],
+            redis,
+            _pauses(),
+            uncounted,
         )
         brake.count(redis, tokens.take_counts())
     if reports is None:
@@ -60,7 +68,7 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     if report.waiting:
         return _AGAIN
     if report.rejected:
-        if job := get_current_job():
+        if job:
             job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for
         raise RejectedEvents(report.rejected, batch.events)
     return report.summary

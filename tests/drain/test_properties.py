@@ -17,7 +17,15 @@ from tests.drain.conftest import JOB, QUARANTINE, Drain, put
 from worker.demo import sample
 from worker.judge.batch import Batch, judge
 from worker.queue import plain
-from worker.queue.fields import _READABLE, _is_list, _is_number, _is_text, _is_time, unreadable_field
+from worker.queue.fields import (
+    _READABLE,
+    _is_ids,
+    _is_intervals,
+    _is_number,
+    _is_text,
+    _is_time,
+    unreadable_field,
+)
 
 RELAXED = settings(
     max_examples=25,
@@ -93,7 +101,7 @@ NOWHERE = Redis(port=1)  # restoring a job asks it nothing
 
 NUMBERS = [name.decode() for name in _READABLE[_is_number]]
 TIMES = [name.decode() for name in _READABLE[_is_time]]
-LISTS = [name.decode() for name in _READABLE[_is_list]]
+LISTS = [name.decode() for name in _READABLE[_is_intervals] + _READABLE[_is_ids]]
 TEXTS = [name.decode() for name in _READABLE[_is_text]]
 VALUES: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(NUMBERS, st.from_regex(rb"\A[-+]?[0-9_. ]{0,14}[dhmse]?\Z")),

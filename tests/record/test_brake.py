@@ -201,6 +201,46 @@ def test_a_turn_costs_one_round_trip_and_one_without_answers_none(redis: Redis) 
     assert not calls.keys() & {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi"}
 
 
+@pytest.mark.parametrize(
+    "odd", ["text", "1e400", "inf", "nan", "-1000000", "9223372036854775807", "", "\xff"]
+)
+@pytest.mark.parametrize("unit", ["minute", "hour"])
+def test_what_is_no_number_of_answers_counts_nothing(redis: Redis, unit: str, odd: str) -> None:
+    seconds = {"minute": 60, "hour": 3600}[unit]
+    for back in range(3):
+        bucket = f"{brake.key('sends')}:{unit}:{redis.time()[0] // seconds - back}"
+        redis.hset(bucket, mapping={"fcm:alive": odd, "fcm:dead": odd})
+    assert held(redis, some(dead=49)) == set()
+    assert held(redis, some(dead=1)) == {"fcm"}
+
+
+@pytest.mark.parametrize("unit", ["minute", "hour"])
+def test_a_bucket_of_another_type_is_emptied(redis: Redis, unit: str) -> None:
+    seconds = {"minute": 60, "hour": 3600}[unit]
+    for back in range(3):
+        redis.set(f"{brake.key('sends')}:{unit}:{redis.time()[0] // seconds - back}", "not a hash")
+    assert held(redis, some(dead=49)) == set()
+    assert held(redis, some(dead=1)) == {"fcm"}
+
+
+def test_the_future_and_names_that_nobody_asks_for_are_never_read(redis: Redis) -> None:
+    for ahead in (1, 60, 600):
+        put(redis, "fcm:alive", 100_000, minutes_ago=-ahead)
+    bucket = f"{brake.key('sends')}:hour:{redis.time()[0] // 3600}"
+    redis.hset(bucket, mapping={f"forged:{number}": "1" for number in range(1000)})
+    redis.config_resetstat()
+    assert held(redis, some(dead=50)) == {"fcm"}
+    assert "cmdstat_hgetall" not in redis.info("commandstats")
+
+
+def test_answers_that_were_counted_before_ask_again_and_count_nothing(redis: Redis) -> None:
+    assert held(redis, some(dead=50)) == {"fcm"}
+    nothing: Counter[Channel] = Counter()
+    for _ in range(3):
+        assert brake.hold(redis, nothing, nothing, again=["fcm"]).channels == {"fcm"}
+    assert brake.recent(redis, "sends")["fcm"].dead == 50
+
+
 def test_outside_rq_there_is_no_brake() -> None:
     assert held(None, some(dead=100)) == set()
 
@@ -241,7 +281,6 @@ class TestRedisAway:
             assert time.monotonic() - started < 3
             client.close()
 
-    def test_a_key_of_another_type_keeps_the_tokens(self, redis: Redis) -> None:
-        minute = redis.time()[0] // 60
-        redis.set(f"{brake.key('sends')}:minute:{minute}", "not a hash")
+    def test_an_error_of_redis_keeps_the_tokens(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(brake, "_SCRIPT", "return redis.error_reply('ERR fault')")
         assert held(redis, some(dead=1)) == {"fcm"}

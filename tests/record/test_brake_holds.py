@@ -117,8 +117,9 @@ class TestMassDeath:
         app: sample.App,
         redis: Redis,
         logged: Logged,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        redis.set(f"{brake.key('sends')}:hour:{redis.time()[0] // 3600}", "not a hash")
+        monkeypatch.setattr(brake, "_SCRIPT", "return redis.error_reply('ERR fault')")
         queue.enqueue(JOB, dead(app, 0, 2))
         work()
         assert (rows(connection), tokens(connection)) == (2, 60)

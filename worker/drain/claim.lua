@@ -6,8 +6,8 @@
 --       7 most bytes of job data  8 most bytes of one job's data  9 lease, seconds  10 worker TTL, seconds
 --
 -- Returns {taken, claimed, ordinary, quarantined}: taken = how many left the queue; claimed = {job id,
--- execution id, data, result TTL, recoveries} each, the last two as the job has them; ordinary = 1 when the one
--- claimed job needs RQ's ordinary path; quarantined = ids set aside.
+-- execution id, data, result TTL, recoveries, counted} each, the last three as the job has them; ordinary = 1 when
+-- the one claimed job needs RQ's ordinary path; quarantined = ids set aside.
 --
 -- Of a job's hash only these fields are read: what stands in others can do no harm here. RQ's records of
 -- executions are left out: a third of the time, for what nobody reads of jobs that take milliseconds.
@@ -34,11 +34,11 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   if not string.match(id, '^[%w_-]+$') or type(size) == 'table' or size > largest then
     quarantined[#quarantined + 1] = id
   elseif size > 0 then -- else the job was deleted while it waited; RQ passes over it, too
-    local fields = redis.call('HMGET', key, 'data', 'result_ttl', 'recoveries', 'repeats_left', 'rate_limit_key',
-      'group_id', 'dependency_id')
+    local fields = redis.call('HMGET', key, 'data', 'result_ttl', 'recoveries', 'counted', 'repeats_left',
+      'rate_limit_key', 'group_id', 'dependency_id')
     -- What RQ does around such jobs is rare and intricate: leave them to its own code.
     local rare = false
-    for at = 4, 7 do
+    for at = 5, 8 do
       rare = rare or fields[at] and fields[at] ~= ''
     end
     -- A job that was taken over may be what killed its worker. Either makes a turn of its own.
@@ -54,7 +54,7 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     scores[#scores + 1] = now + ttl
     scores[#scores + 1] = member
     members[#members + 1] = member
-    claimed[#claimed + 1] = { id, execution, fields[1], fields[2], fields[3] }
+    claimed[#claimed + 1] = { id, execution, fields[1], fields[2], fields[3], fields[4] }
   end
   taken = taken + 1
 end

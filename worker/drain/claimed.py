@@ -30,6 +30,8 @@ class Claimed(NamedTuple):
     result_ttl: bytes | None
     #: Taken over from a worker that died, maybe of it.
     recovered: bool
+    #: The brake has counted its answers: it was in flight before.
+    counted: bool
 
     @property
     def member(self) -> Member:

@@ -6,11 +6,11 @@ registry under some worker's name, or finished.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import redis
@@ -18,13 +18,17 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import now, utcformat
 
 from .. import logs
-from ..queue.keys import LARGEST_DATA, MOST_RECOVERIES, leases_key, quarantine_key
+from ..queue.keys import (
+    LARGEST_DATA,
+    MOST_RECOVERIES,
+    kinds_beside,
+    leases_key,
+    quarantine_key,
+    shared_kinds,
+)
 from ..queue.scripts import script
-from ..servers import redis_faults
 from ..servers.postgres import STATEMENT_TIMEOUT
 from .claimed import Claimed, Done, Member, Returned, Turn
-
-T = TypeVar("T")
 
 #: A turn: enough to share a commit among, small enough for Redis not to notice and a kill to cost little.
 TURN_JOBS = 512
@@ -52,8 +56,7 @@ class Timing(NamedTuple):
 class Claims:
     """The scripts, bound to one worker and its queue.
 
-    Every call may be repeated, so each waits for a Redis that is away, up to the patience, and then ends
-    the worker for its supervisor to start anew. A claim whose answer was lost is found again by `recover`.
+    Every call may be repeated; a claim whose answer was lost is found again by `recover`.
     """
 
     def __init__(self, worker: Any, timing: Timing) -> None:
@@ -68,11 +71,9 @@ class Claims:
         # Part of every execution id of this worker, so that the started registry alone tells whose job it is.
         self._holder = uuid4().hex
         self._turns = count()
-        #: Redis stayed away longer than the patience.
-        self.lost = False
-        self._claim, self._beat, self._finish, self._release = (
+        self._claim, self._beat, self._hold, self._finish, self._release = (
             script(self._redis, Path(__file__).with_name(f"{name}.lua"))
-            for name in ("claim", "beat", "finish", "release")
+            for name in ("claim", "beat", "hold", "finish", "release")
         )
 
     def claim(self, most: int) -> Turn:
@@ -97,10 +98,17 @@ class Claims:
             self.timing.lease,
             self._worker.worker_ttl,
         )
-        taken, claimed, ordinary, quarantined = self.patiently(lambda: self._claim(keys, arguments))
+        taken, claimed, ordinary, quarantined = self._claim(keys, arguments)
         jobs = [
-            Claimed(job_id.decode(), execution.decode(), data, result_ttl, recoveries is not None)
-            for job_id, execution, data, result_ttl, recoveries in claimed
+            Claimed(
+                job_id.decode(),
+                execution.decode(),
+                data,
+                result_ttl,
+                recovered=recoveries is not None,
+                counted=bool(recoveries or counted),
+            )
+            for job_id, execution, data, result_ttl, recoveries, counted in claimed
         ]
         for job_id in quarantined:
             name = job_id.decode(errors="replace")
@@ -113,25 +121,41 @@ class Claims:
         arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds]
         for job, result_ttl, result in done:
             arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
-        return {job_id.decode() for job_id in self.patiently(lambda: self._finish(keys, arguments))}
+        return {job_id.decode() for job_id in self._finish(keys, arguments)}
 
     def holds(self, job: Claimed) -> bool:
-        """Whether a job is still this worker's: it may have stalled, and another taken the job over."""
-        return self.patiently(lambda: self._redis.zscore(self._started, job.member)) is not None
+        """Whether a job is still this worker's: it may have stalled, and another taken the job over.
 
-    def release(self, members: Sequence[Member]) -> int:
-        """Put this worker's own jobs back to the front of the queue; returns how many."""
-        return self._give_back(self._queue.key, "queued", 0, members).queued
+        Keys of another type than RQ's code expects, beside the job or shared, are out of its way then.
+        """
+        others = kinds_beside(job.job_id) | shared_kinds(self._queue.name)
+        return bool(self._hold((self._started, *others), (job.member, *others.values())))
+
+    def release(self, members: Sequence[Member], *, counted: bool = False, suspect: bool = False) -> Returned:
+        """Put this worker's own jobs back to the front of the queue.
+
+        `counted`: the brake has their answers. `suspect`: one of them may be what ends the worker, so that
+        they may come back this way a few times only.
+        """
+        most = MOST_RECOVERIES if suspect else 0
+        return self._give_back(self._queue.key, "queued", most, members, counted=counted)
 
     def quarantine(self, job: Claimed) -> None:
         """Set one of this worker's jobs aside, its hash untouched."""
         self._give_back(self._quarantine, "", 0, [job.member])
 
-    def beat(self, members: Sequence[Member]) -> None:
-        """Say that this worker is alive, and that it still has these jobs."""
-        keys = (self._started, self._worker.key, self._worker.executions_key, self._leases)
+    def beat(self, members: Sequence[Member]) -> int:
+        """Say that this worker is alive, and that it still has these jobs.
+
+        Returns how many dependents are ready to be enqueued.
+        """
+        ready_registry = self._queue.ready_job_registry.key
+        keys = (self._started, self._worker.key, self._worker.executions_key, self._leases, ready_registry)
         arguments = (self._holder, self.timing.lease, self._worker.worker_ttl, utcformat(now()), *members)
-        self.patiently(lambda: self._beat(keys, arguments))
+        ready, renamed = self._beat(keys, arguments)
+        for key in renamed:
+            logs.error("key_renamed", key=key.decode(errors="replace"))
+        return int(ready)
 
     @contextmanager
     def kept(self, members: Sequence[Member]) -> Iterator[None]:
@@ -156,14 +180,12 @@ class Claims:
 
         The latter were claimed by a call whose answer was lost.
         """
-        started, alive = self.patiently(self._started_and_alive)
+        started, alive = self._started_and_alive()
         known = set(held)
         others = {None, self._holder, *alive}
         own = [member for member in started if member.holder == self._holder and member not in known]
         silent = [member for member in started if member.holder not in others]
-        back = self._give_back(self._queue.key, "queued", 0, own)
-        taken_over = self._give_back(self._queue.key, "queued", MOST_RECOVERIES, silent)
-        return Returned(back.queued + taken_over.queued, taken_over.given_up)
+        return self._give_back(self._queue.key, "queued", MOST_RECOVERIES, own + silent, counted=True)
 
     def _started_and_alive(self) -> tuple[list[Member], set[str]]:
         """The members of the started registry, and the holders of leases that have not ended."""
@@ -185,35 +207,14 @@ class Claims:
         """Wait until the queue has a job, at most `seconds`; takes none."""
         # Moving the front to the front blocks while the list is empty and changes nothing.
         try:
-            self.patiently(
-                lambda: self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT")
-            )
+            self._redis.blmove(self._queue.key, self._queue.key, seconds, "LEFT", "LEFT")
         except redis.OutOfMemoryError:  # a full Redis refuses even that
             time.sleep(min(seconds, 1))
 
-    def _give_back(self, destination: str, status: str, most: int, members: Sequence[Member]) -> Returned:
+    def _give_back(
+        self, destination: str, status: str, most: int, members: Sequence[Member], *, counted: bool = False
+    ) -> Returned:
         if not members:
             return Returned(0, 0)
-        arguments = (RQ_KEY_PREFIX, status, most, *members)
-        return Returned(*self.patiently(lambda: self._release((destination, self._started), arguments)))
-
-    def patiently(self, call: Callable[[], T]) -> T:
-        """Call until Redis answers. Ends the worker (SystemExit) when it stays away."""
-        deadline = time.monotonic() + self.timing.redis_patience
-        pause = 0.25
-        while True:
-            try:
-                answer = call()
-                self.lost = False
-                return answer
-            except redis.RedisError as error:
-                fault = redis_faults.judge(error)
-                if not fault.passes:
-                    raise
-                if time.monotonic() > deadline:
-                    self.lost = True
-                    seconds = f"{self.timing.redis_patience:.0f} s"
-                    raise SystemExit(f"Stopped: no Redis for {seconds}. {fault}") from None
-                logs.warning("redis_unavailable", problem=str(fault), retry_in=pause)
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
+        arguments = (RQ_KEY_PREFIX, status, most, "counted" if counted else "", *members)
+        return Returned(*self._release((destination, self._started), arguments))

@@ -34,10 +34,14 @@ for at = 5, #ARGV, 5 do
       garbage[#garbage + 1] = results
     else
       mend(results, 'stream')
+      local entry = { results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
+        'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now }
+      if type(redis.pcall('XADD', unpack(entry))) == 'table' then
+        redis.call('UNLINK', results) -- somebody used up the stream's numbers
+        redis.call('XADD', unpack(entry))
+      end
       redis.call('HSET', job, 'status', 'finished', 'ended_at', now_text, 'last_heartbeat', now_text)
-      redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
-        'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now)
-      redis.call('HDEL', job, 'recoveries')
+      redis.call('HDEL', job, 'recoveries', 'counted')
       kept[#kept + 1] = ttl == -1 and '+inf' or (ttl < 0 and ttl or now + ttl)
       kept[#kept + 1] = id
       if ttl > 0 then

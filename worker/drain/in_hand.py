@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import redis
 from .. import logs
 from ..queue.plain import UntrustedJob
 from ..servers import postgres
-from .claimed import Claimed, Member, Turn
+from .claimed import Claimed, Member, Returned, Turn
 from .claims import Claims
 from .ordinary import Ordinary, OrdinaryPath
 from .turn import Unfinished, where
@@ -29,7 +29,7 @@ class InHand:
     """A worker's jobs between claim and end; it gives back what it does not bring to an end.
 
     `write`: starts to judge and write some jobs. `stopping`: whether the worker is to stop by now.
-    `given_up`: called when jobs came back too often.
+    `given_up`: called when jobs came back too often. `dependents_ready`: called when RQ left some behind.
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class InHand:
         *,
         stopping: Callable[[], bool],
         given_up: Callable[[], None],
+        dependents_ready: Callable[[], None],
     ) -> None:
         self._claims = claims
         self._path = path
         self._write = write
         self._stopping = stopping
         self._given_up = given_up
+        self._dependents_ready = dependents_ready
         self._claimed: list[Claimed] = []  # not in flight yet
         self._in_flight: deque[_InFlight] = deque()
         self._ordinary: list[Claimed] = []  # for RQ's ordinary path
@@ -159,13 +161,13 @@ class InHand:
         for claimed, report in unfinished.awaited:
             self._path.succeed(claimed, report)
         self._ordinary += unfinished.ordinary
-        self._waiting += unfinished.waiting
+        self._waiting += _counted(unfinished.waiting)
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:
         """Fail the job that cannot be written; of several, find out which."""
         if len(turn.jobs) > 1:
             self._in_flight.popleft()
-            for job in turn.jobs:
+            for job in _counted(turn.jobs):
                 self.start([job])
         else:
             self._path.fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {where(error)}"))
@@ -177,27 +179,49 @@ class InHand:
         """Every few seconds: say that this worker lives, and take over the jobs of those that do not."""
         if time.monotonic() - self._looked_around < self._claims.timing.look_around:
             return
-        members = self._members()
-        self._claims.beat(members)
+        members = _members([*self._started(), *self._not_started()])
+        ready = self._claims.beat(members)
         returned = self._claims.recover(members)
         if returned.queued:
             logs.warning("jobs_taken_over", jobs=returned.queued)
-        if returned.given_up:
-            logs.error("jobs_given_up", jobs=returned.given_up)
-            self._given_up()
+        self._tell_of_given_up(returned)
+        if ready:
+            self._dependents_ready()
         if waiting := self._waiting:
             self._waiting = []
             self._in_flight.append(_InFlight(waiting, self._write(waiting)))
         self._looked_around = time.monotonic()
 
-    def release(self) -> None:
-        """Give everything that is not finished back to the front of the queue."""
-        members = self._members()
+    def release(self, *, suspect: bool = False) -> None:
+        """Give everything that is not finished back to the front of the queue.
+
+        `suspect`: some job may be what ends this worker; one that comes back so too often fails.
+        """
+        started, not_started = _members(self._started()), _members(self._not_started())
         self._in_flight.clear()
         self._claimed, self._ordinary, self._waiting = [], [], []
-        if released := self._claims.release(members):
+        behind = self._claims.release(not_started, suspect=suspect)
+        before = self._claims.release(started, counted=True, suspect=suspect)
+        if released := before.queued + behind.queued:
             logs.warning("jobs_released", jobs=released)
+        self._tell_of_given_up(Returned(released, before.given_up + behind.given_up))
 
-    def _members(self) -> list[Member]:
-        in_flight = (claimed for turn in self._in_flight for claimed in turn.jobs)
-        return [claimed.member for claimed in (*in_flight, *self._claimed, *self._ordinary, *self._waiting)]
+    def _tell_of_given_up(self, returned: Returned) -> None:
+        if returned.given_up:
+            logs.error("jobs_given_up", jobs=returned.given_up)
+            self._given_up()
+
+    def _started(self) -> list[Claimed]:
+        return [*(claimed for turn in self._in_flight for claimed in turn.jobs), *self._waiting]
+
+    def _not_started(self) -> list[Claimed]:
+        return [*self._claimed, *self._ordinary]
+
+
+def _members(jobs: Iterable[Claimed]) -> list[Member]:
+    return [claimed.member for claimed in jobs]
+
+
+def _counted(jobs: Iterable[Claimed]) -> list[Claimed]:
+    """Jobs of a turn that will be written again: the brake counts answers once."""
+    return [claimed._replace(counted=True) for claimed in jobs]

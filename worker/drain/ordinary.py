@@ -1,6 +1,7 @@
 """RQ's own path for claimed jobs: those that fail, that others wait for, or that need all that RQ does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
@@ -10,13 +11,14 @@ from rq.job import Job
 from rq.utils import now
 
 from .. import logs
+from ..queue.plain import UntrustedJob
 from ..queue.repair import forget_killed_executions
 from ..record.account import Report
 from .claimed import Claimed
 from .claims import Claims
-from .trusted import why_unreadable
+from .turn import where
 
-# Nothing else can be done with a job for RQ's own code then, and whoever takes it next would end of it.
+# Nothing else can be done with a job for RQ's own code then.
 _FULL = "Redis is full: replay it when it has memory left"
 
 
@@ -41,79 +43,78 @@ class OrdinaryPath:
             return None
         _, job, execution = ordinary
         ttl = self._worker.get_heartbeat_ttl(job)
-
-        def note() -> None:
-            with self._worker.connection.pipeline() as pipeline:  # RQ's notes, which claiming left out
-                execution.save(ttl, pipeline)
-                job.execution_registry.add(execution, ttl, pipeline)
-                pipeline.execute()
-
-        return ordinary if self._attempt(claimed, note) else None
+        with (
+            self._or_set_aside(claimed),
+            self._worker.connection.pipeline() as pipeline,  # RQ's notes, which claiming left out
+        ):
+            execution.save(ttl, pipeline)
+            job.execution_registry.add(execution, ttl, pipeline)
+            pipeline.execute()
+            return ordinary
+        return None
 
     def run(self, ordinary: Ordinary) -> None:
         """Run a job and finish it as RQ does, keeping the worker's lease meanwhile."""
-        with self._claims.kept([ordinary.claimed.member]):
+        with self._claims.kept([ordinary.claimed.member]), self._or_set_aside(ordinary.claimed):
             self._worker.perform_job(ordinary.job, self._worker.queues[0], ordinary.execution)
 
     def fail(self, claimed: Claimed, error: Exception) -> None:
         """Fail one job, once: its events would be refused again, whatever retries its producer asked for."""
 
-        def fail() -> None:
-            if ordinary := self._fetch(claimed):
-                _, job, execution = ordinary
-                job.retries_left = 0
-                reason = (type(error), error, None)
-                self._worker._finalize_failure(job, self._worker.queues[0], execution, reason)
+        def fail(job: Job, execution: Execution) -> None:
+            job.retries_left = 0
+            reason = (type(error), error, None)
+            self._worker._finalize_failure(job, self._worker.queues[0], execution, reason)
 
-        self._attempt(claimed, fail)
+        self._finish(claimed, fail)
 
     def succeed(self, claimed: Claimed, report: Report) -> None:
         """Finish one recorded job that others wait for."""
 
-        def succeed() -> None:
-            if ordinary := self._fetch(claimed):
-                _, job, execution = ordinary
-                self._worker._finalize_success(job, self._worker.queues[0], execution, report.summary)
+        def succeed(job: Job, execution: Execution) -> None:
+            self._worker._finalize_success(job, self._worker.queues[0], execution, report.summary)
 
-        self._attempt(claimed, succeed)
+        self._finish(claimed, succeed)
 
     def set_aside(self, claimed: Claimed, problem: str) -> None:
         """Move one job to the quarantine, and say why."""
         self._claims.quarantine(claimed)
         logs.error("job_quarantined", job=claimed.job_id, problem=problem)
 
-    def _attempt(self, claimed: Claimed, step: Callable[[], None]) -> bool:
-        """Do a step of RQ's about one job, once Redis is there. False: it cannot be, the job is set aside.
-
-        A step may be tried again: what is done already is no longer this worker's, and passed over.
-        """
-        try:
-            self._claims.patiently(step)
-        except redis.OutOfMemoryError:
-            self.set_aside(claimed, _FULL)
-        except redis.ConnectionError:
-            raise
-        except Exception as error:  # somebody put another thing beside the job than RQ expects there
-            self.set_aside(claimed, f"RQ cannot bring it to an end: {type(error).__name__}")
-        else:
-            return True
-        return False
+    def _finish(self, claimed: Claimed, finish: Callable[[Job, Execution], None]) -> None:
+        if ordinary := self._fetch(claimed):
+            with self._or_set_aside(claimed):
+                finish(ordinary.job, ordinary.execution)
 
     def _fetch(self, claimed: Claimed) -> Ordinary | None:
         """The job as RQ has it; None if RQ cannot read it, or if it is no longer this worker's."""
         if not self._claims.holds(claimed):
             return None
         worker = self._worker
+        with self._or_set_aside(claimed):
+            try:
+                job = worker.job_class.fetch(claimed.job_id, worker.connection, worker.serializer)
+            except NoSuchJobError:
+                self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
+                return None
+            worker.queues[0].set_aside_unreadable_dependents(job.id)
+            forget_killed_executions(job)
+            job.started_at = job.started_at or now()
+            execution = Execution(claimed.execution_id, claimed.job_id, worker.connection, worker.name)
+            execution.created_at = job.started_at
+            return Ordinary(claimed, job, execution)
+        return None
+
+    @contextmanager
+    def _or_set_aside(self, claimed: Claimed) -> Iterator[None]:
+        """Set one job aside where RQ's code fails: whoever takes it next would end of it."""
         try:
-            job = worker.job_class.fetch(claimed.job_id, worker.connection, worker.serializer)
-        except NoSuchJobError:
-            self._claims.release([claimed.member])  # deleted meanwhile: nothing of it comes back
-            return None
-        except Exception as error:
-            self.set_aside(claimed, why_unreadable(error))
-            return None
-        forget_killed_executions(job)
-        job.started_at = job.started_at or now()
-        execution = Execution(claimed.execution_id, claimed.job_id, worker.connection, worker.name)
-        execution.created_at = job.started_at
-        return Ordinary(claimed, job, execution)
+            yield
+        except redis.OutOfMemoryError:
+            self.set_aside(claimed, _FULL)
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except UntrustedJob as error:
+            self.set_aside(claimed, str(error))
+        except Exception as error:  # of what somebody put into the job's hash, or beside it
+            self.set_aside(claimed, f"RQ's code fails of it: {where(error)}")

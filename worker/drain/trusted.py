@@ -1,7 +1,7 @@
 """RQ's Job and Queue for all that is rare, with the restraint of `queue.plain`."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import redis
@@ -10,8 +10,9 @@ from rq.queue import Queue
 
 from .. import logs
 from ..queue.fields import IGNORED, unreadable_field
-from ..queue.keys import quarantine_key
+from ..queue.keys import PREFIX, kinds_beside, quarantine_key, shared_kinds
 from ..queue.plain import UntrustedJob, inflate, job_function, read_call
+from ..queue.scripts import mend
 
 
 class TrustedJob(Job):  # type: ignore[misc]
@@ -38,28 +39,63 @@ class TrustedJob(Job):  # type: ignore[misc]
 
 
 class TrustedQueue(Queue):  # type: ignore[misc]
-    """RQ's queue, setting a job aside whose hash it cannot read."""
+    """RQ's queue, setting jobs aside whose hashes it cannot read."""
 
-    def set_aside(self, job_id: str | bytes, problem: str, member: bytes = b"") -> None:
-        """Move a job from the intermediate queue, or a member of the started registry, to the quarantine."""
+    def enqueue_ready(self) -> None:
+        """Enqueue dependents whose turn it is, and which RQ left behind when others enqueued theirs, too."""
+        try:
+            self.set_aside_unreadable(self.connection.zrange(self.ready_job_registry.key, 0, -1))
+            self.ready_job_registry.cleanup()
+        except Exception:  # of what somebody put there; RQ's maintenance tries again
+            self.log.exception("Queue %s: dependents that are ready wait", self.name)
+
+    def clear_the_way(self) -> None:
+        """Make RQ's maintenance possible: of any key or job that it cannot read it would end."""
+        mend(self.connection, shared_kinds(self.name))
+        self.set_aside_unreadable(self.connection.lrange(self.intermediate_queue_key, 0, -1))
+        self.set_aside_unreadable(self.connection.zrange(self.ready_job_registry.key, 0, -1))
+        for member in self.connection.zrangebyscore(self.started_job_registry.key, 0, time.time()):
+            job_id = member.rpartition(b":")[0]
+            if problem := self._why_unreadable(job_id):
+                self._set_aside(job_id, problem, member)
+            else:  # it will be failed
+                mend(self.connection, kinds_beside(job_id.decode()))
+                self.set_aside_unreadable_dependents(job_id.decode())
+
+    def set_aside_unreadable_dependents(self, job_id: str) -> None:
+        """Set aside what waits for a job and cannot be read: RQ would enqueue none of the others."""
+        dependents = self.connection.smembers(f"{PREFIX}:job:{job_id}:dependents")
+        self.set_aside_unreadable(dependents)
+        for dependent in dependents:
+            mend(self.connection, kinds_beside(dependent.decode(errors="replace")))
+
+    def set_aside_unreadable(self, job_ids: Iterable[bytes]) -> None:
+        """Move jobs that RQ cannot read to the quarantine, wherever they wait."""
+        for job_id in job_ids:
+            if problem := self._why_unreadable(job_id):
+                self._set_aside(job_id, problem)
+
+    def _why_unreadable(self, job_id: bytes) -> str | None:
+        try:
+            validate_job_id(job_id.decode())
+            self.fetch_job(job_id.decode())  # None, if it was deleted meanwhile: RQ passes over it
+        except Exception as error:
+            return why_unreadable(error)
+        return None
+
+    def _set_aside(self, job_id: bytes, problem: str, member: bytes = b"") -> None:
         with self.connection.pipeline() as pipeline:
+            pipeline.rpush(quarantine_key(self.name), job_id)
             pipeline.lrem(self.intermediate_queue_key, 1, job_id)
             pipeline.zrem(self.started_job_registry.key, member)
-            pipeline.rpush(quarantine_key(self.name), job_id)
+            for registry in (
+                self.ready_job_registry,
+                self.deferred_job_registry,
+                self.scheduled_job_registry,
+            ):
+                pipeline.zrem(registry.key, job_id)
             pipeline.execute()
-        name = job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
-        logs.error("job_quarantined", job=name, problem=problem)
-
-    def set_aside_unreadable(self) -> None:
-        """Clear the way for RQ's maintenance of jobs on which it would end."""
-        taken = [(job_id, b"") for job_id in self.connection.lrange(self.intermediate_queue_key, 0, -1)]
-        expired = self.connection.zrangebyscore(self.started_job_registry.key, 0, time.time())
-        for job_id, member in taken + [(member.rpartition(b":")[0], member) for member in expired]:
-            try:
-                validate_job_id(job_id.decode())
-                self.fetch_job(job_id.decode())
-            except Exception as error:
-                self.set_aside(job_id, why_unreadable(error), member)
+        logs.error("job_quarantined", job=job_id.decode(errors="replace"), problem=problem)
 
 
 def why_unreadable(error: Exception) -> str:

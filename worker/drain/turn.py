@@ -47,7 +47,9 @@ def run(
     started_at = time.time()
     unfinished = Unfinished([], [], [], [], [])
     judged = _judge(jobs, unfinished)
-    reports = writers.write([batch for _, batch in judged]) if judged else []
+    batches = [batch for _, batch in judged]
+    uncounted = [batch for claimed, batch in judged if not claimed.counted]
+    reports = writers.write(batches, uncounted) if judged else []
     done: list[Done] = []
     recorded: dict[str, tuple[Claimed, Report]] = {}
     for (claimed, batch), report in zip(judged, reports, strict=True):

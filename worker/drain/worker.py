@@ -7,7 +7,7 @@ is claimed. RQ's own code does everything rare: failures, retries, dependents, s
 
 import gc
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -16,18 +16,22 @@ from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
 from rq.suspension import is_suspended
-from rq.utils import now
+from rq.utils import now, utcformat
 from rq.worker import SimpleWorker, WorkerStatus
 
 from .. import logs
 from ..logs import sentry
+from ..queue.keys import shared_kinds
+from ..queue.scripts import mend
 from ..servers import postgres
+from ..servers.redis import impatient
 from ..servers.settings import settings
-from . import strict, turn
+from . import scheduler, strict, turn
 from .claimed import Turn
 from .claims import TURN_JOBS, Claims, Timing
 from .in_hand import InHand
 from .ordinary import Ordinary, OrdinaryPath
+from .patience import Patience
 from .trusted import TrustedJob, TrustedQueue
 from .writers import Writers
 
@@ -56,7 +60,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         super().__init__(strict.one_queue(queues), *args, **kwargs)
         self._max_jobs: int | None = None
         self._taken = 0
-        self._patience = self.timing.last_writes
+        self._last_writes = self.timing.last_writes
         self._ended_well = False
         self._fault: postgres.DatabaseFault | None = None
 
@@ -83,6 +87,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         strict.refuse_to_lose(self.connection)
         strict.limit_memory()
         self._compose()
+        mend(self.connection, shared_kinds(self.queues[0].name))
         try:
             super().bootstrap(*args, **kwargs)
         except ValueError:
@@ -92,6 +97,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             ) from None
 
     def _compose(self) -> None:
+        self._patience = Patience(self.timing.redis_patience)
+        self.connection.set_retry(self._patience)
         self._claims = Claims(self, self.timing)
         self._writers = Writers(self.connection)
         self._path = OrdinaryPath(self, self._claims)
@@ -108,24 +115,38 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             partial(self._writers.submit, run),
             stopping=self._is_stopping,
             given_up=self._hasten_maintenance,
+            dependents_ready=self.queues[0].enqueue_ready,
         )
+
+    def _start_scheduler(self, burst: bool = False, *args: Any) -> None:
+        """Start RQ's scheduler, made careful; in burst mode have it enqueue what is due."""
+        level, date_format, log_format = args
+        self.scheduler = scheduler.TrustedScheduler(
+            self.queues,
+            connection=self.connection,
+            logging_level=self.log.level if level is None else level,
+            date_format=date_format,
+            log_format=log_format,
+            serializer=self.serializer,
+        )
+        scheduler.start(self.scheduler, burst=burst)
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
         self._writers.give_up()
-        self._hand.stop_waiting(self._patience)
+        self._hand.stop_waiting(self._last_writes)
         try:
-            if not self._claims.lost:
+            if not self._patience.lost:
                 self._hand.settle_all()
         finally:
             try:
-                if not self._claims.lost:
-                    self._hand.release()
+                if not self._patience.lost:
+                    self._hand.release(suspect=not (self._ended_well or self._shutdown_requested_date))
                     self._claims.recover(())  # the answer to a claim may have been lost
                     self._claims.leave()
             finally:
                 self._writers.close()
-                with suppress(redis.RedisError):  # the worker's entry expires by itself
+                with suppress(redis.RedisError, SystemExit):  # the worker's entry expires by itself
                     super().teardown()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
@@ -133,13 +154,13 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         try:
             super().request_force_stop(signum, frame)
         except SystemExit:
-            self._patience = 0.0
+            self._last_writes = 0.0
             raise
 
     def set_shutdown_requested_date(self) -> None:
         """Tell others of the request to stop, if Redis is there: it must not raise inside whatever runs."""
-        with suppress(redis.RedisError):
-            super().set_shutdown_requested_date()
+        with suppress(redis.RedisError), closing(impatient(self.connection)) as soon:
+            soon.hset(self.key, "shutdown_requested_date", utcformat(self._shutdown_requested_date))
 
     def _is_stopping(self) -> bool:
         """Whether somebody asked for a stop; then nobody waits for PostgreSQL any longer."""
@@ -231,22 +252,29 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self._fault = exc_info[1]
         call_exception_handlers(self._exc_handlers, job, *exc_info)
 
-    # --- RQ's signs of life, suspension and maintenance ----------------------------------------------------
+    # --- RQ's signs of life, commands, suspension and maintenance ------------------------------------------
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """Say that this worker lives, once Redis is there, and unless it is too full for that."""
+        """Say that this worker lives, unless Redis is too full for that."""
         with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(partial(super().heartbeat, *args, **kwargs))
+            super().heartbeat(*args, **kwargs)
 
     def set_state(self, *args: Any, **kwargs: Any) -> None:
-        """Say what this worker does, once Redis is there, and unless it is too full for that."""
+        """Say what this worker does, unless Redis is too full for that."""
         with suppress(redis.OutOfMemoryError):
-            self._claims.patiently(partial(super().set_state, *args, **kwargs))
+            super().set_state(*args, **kwargs)
+
+    def handle_payload(self, message: Any) -> None:
+        """Follow a command that came by pub/sub; what is none ends nothing."""
+        try:
+            super().handle_payload(message)
+        except Exception:
+            self.log.exception("Worker %s: a command that cannot be read is ignored", self.name)
 
     def check_for_suspension(self, burst: bool) -> None:
         """Wait as long as the workers are suspended, with nothing in hand; in burst mode, end."""
         # RQ's own check writes a heartbeat each time, which a full Redis refuses.
-        if self._claims.patiently(lambda: is_suspended(self.connection)):
+        if is_suspended(self.connection):
             self._hand.settle_all()
             self._hand.release()  # nobody keeps the lease of what waits meanwhile
             try:
@@ -259,13 +287,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         """Run RQ's maintenance, after taking over, or setting aside, what it would fail or fail on."""
         self._hand.look_around()
         self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
-        self.queues[0].set_aside_unreadable()
         try:
+            self.queues[0].clear_the_way()
             super().run_maintenance_tasks()
-        except (redis.RedisError, OSError):
-            raise
         except Exception:
-            # Some unreadable job in a registry. Without this the lock would keep everybody from maintenance.
+            # Of what somebody put there. Without this the lock would keep everybody from maintenance.
             self.log.exception("Worker %s: maintenance failed", self.name)
             self.queues[0].release_maintenance_lock()
             self.last_cleaned_at = now()

@@ -39,19 +39,23 @@ class Writers:
         self._threads = ThreadPoolExecutor(settings().connections, thread_name_prefix="commit")
         self._connections: dict[int, psycopg.Connection] = {}  # by thread
         self._stopping = threading.Event()
+        self._closing = False
         self._tokens = Tokens(settings())
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call that writes, in one of the threads."""
         return self._threads.submit(call, *args, **kwargs)
 
-    def write(self, batches: Sequence[Batch]) -> list[Report]:
+    def write(self, batches: Sequence[Batch], uncounted: Sequence[Batch] | None = None) -> list[Report]:
         """Write a turn's outcomes in one transaction on this thread's connection.
 
+        `uncounted`: those whose answers the brake has not counted yet; None: all.
         Waits for PostgreSQL as long as it takes. Raises GivenUp after `give_up`, and DatabaseFault for a
         fault that will not pass by itself.
         """
-        reports = record_patiently(self._connected, self._tokens, batches, self._redis, self._pauses())
+        reports = record_patiently(
+            self._connected, self._tokens, batches, self._redis, self._pauses(), uncounted
+        )
         if reports is None:
             raise GivenUp
         return reports
@@ -66,6 +70,7 @@ class Writers:
         Takes seconds at most, also when the server has stopped answering.
         """
         self.give_up()
+        self._closing = True
         for connection in list(self._connections.values()):
             if connection.info.transaction_status == TransactionStatus.ACTIVE:
                 with suppress(psycopg.Error):
@@ -88,6 +93,8 @@ class Writers:
             yield connection
         except psycopg.Error:
             connection.close()
+            if self._closing:  # it was cancelled from here, and is no fault of PostgreSQL's
+                raise GivenUp from None
             raise
 
     def _pauses(self) -> Iterator[float]:

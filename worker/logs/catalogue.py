@@ -71,6 +71,9 @@ EVENTS = {
         "no connection to Redis; the worker waits and tries again", "problem retry_in"
     ),
     "redis_not_durable": Event("Redis does not keep its data over a restart", "remedy"),
+    "key_renamed": Event(
+        "a key in Redis held another type of value than it should, and stands under this name now", "key"
+    ),
     "job_quarantined": Event("a job that RQ cannot read, set aside in a list of its own", "job problem"),
     "jobs_taken_over": Event("a worker went silent, its jobs are back in the queue", "jobs"),
     "jobs_given_up": Event("jobs taken over too often fail: they may be what ends the workers", "jobs"),

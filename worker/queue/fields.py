@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from rq.job import JobStatus
 
@@ -35,11 +36,23 @@ def _is_time(value: bytes) -> bool:
     return True
 
 
-def _is_list(value: bytes) -> bool:
+def _list(value: bytes) -> list[Any] | None:
     try:
-        return isinstance(json.loads(value.decode()), list)
+        found = json.loads(value.decode())
     except (ValueError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _is_intervals(value: bytes) -> bool:
+    """Some seconds to wait, which RQ adds to the time: at least one number, thirty years at most."""
+    seconds = _list(value)
+    return bool(seconds) and all(type(one) in (int, float) and 0 <= one <= 1e9 for one in seconds or ())
+
+
+def _is_ids(value: bytes) -> bool:
+    ids = _list(value)
+    return ids is not None and all(isinstance(one, str) and _is_id(one) for one in ids)
 
 
 def _is_text(value: bytes) -> bool:
@@ -51,6 +64,9 @@ def _is_text(value: bytes) -> bool:
 
 
 _is_number = re.compile(rb"-?\d{1,12}").fullmatch
+# More is no wish of anybody's: a job that repeats at once would keep its worker from all others.
+_is_few = re.compile(rb"-?\d{1,3}").fullmatch
+_is_id = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _is_status = re.compile("|".join(JobStatus).encode()).fullmatch
 
 _READABLE: dict[Callable[[bytes], object], tuple[bytes, ...]] = {
@@ -65,14 +81,15 @@ _READABLE: dict[Callable[[bytes], object], tuple[bytes, ...]] = {
         b"stopped_callback_timeout",
         b"number_of_retries",
         b"retries_left",
-        b"repeats_left",
         b"rate_limit_concurrency",
         b"enqueue_at_front",
         b"enqueue_at_front_on_retry",
         b"allow_dependency_failures",
     ),
     _is_status: (b"status",),
-    _is_list: (b"retry_intervals", b"repeat_intervals", b"dependency_ids"),
+    _is_few: (b"repeats_left",),
+    _is_intervals: (b"retry_intervals", b"repeat_intervals"),
+    _is_ids: (b"dependency_ids",),
     _is_text: (
         b"origin",
         b"description",

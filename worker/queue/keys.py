@@ -27,6 +27,9 @@ MOST_RECOVERIES = 3
 #: Bytes of data that no job of ours reaches; a hash with more is not worth the memory.
 LARGEST_DATA = 16 << 20
 
+#: The list of keys that were renamed because they held another type of value, until a worker tells of them.
+RENAMED = f"{PREFIX}:notiflog:renamed"
+
 
 def failed_key(queue: str) -> str:
     """The sorted set of the ids of failed jobs: RQ's registry."""
@@ -41,6 +44,26 @@ def quarantine_key(queue: str) -> str:
 def leases_key(queue: str) -> str:
     """The sorted set of the draining workers by when their leases end, in seconds of the server's clock."""
     return f"{PREFIX}:notiflog:leases:{queue}"
+
+
+def shared_kinds(queue: str) -> dict[str, str]:
+    """The type of value that Redis must hold under the keys that all jobs and workers of a queue share."""
+    lists = (f"queue:{queue}", f"queue:{queue}:intermediate", f"notiflog:quarantine:{queue}")
+    registries = ("wip", "finished", "failed", "deferred", "scheduled", "ready", "canceled")
+    sorted_sets = (*(f"{registry}:{queue}" for registry in registries), f"notiflog:leases:{queue}")
+    sets = ("queues", "workers", f"workers:{queue}", "groups")
+    kinds = dict.fromkeys(lists, "list") | dict.fromkeys(sorted_sets, "zset") | dict.fromkeys(sets, "set")
+    return {f"{PREFIX}:{key}": kind for key, kind in kinds.items()}
+
+
+def kinds_beside(job_id: str) -> dict[str, str]:
+    """The type of value that Redis must hold under the keys that RQ keeps beside a job's hash."""
+    return {
+        f"{PREFIX}:results:{job_id}": "stream",
+        f"{PREFIX}:job:{job_id}:dependents": "set",
+        f"{PREFIX}:job:{job_id}:dependencies": "set",
+        f"{PREFIX}:executions:{job_id}": "zset",
+    }
 
 
 def raw_id(job_id: str) -> bytes:

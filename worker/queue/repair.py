@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
-from rq.executions import Execution
 from rq.job import Job
 from rq.utils import now, utcformat
 
@@ -15,15 +14,15 @@ from .stopped import StoppedJob
 
 
 def forget_killed_executions(job: Job) -> None:
-    """Take a job's expired executions out of RQ's list of them.
+    """Take a job's expired executions, and names of none, out of RQ's list of them.
 
     RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
     again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
     """
-    registry = job.execution_registry
-    for execution_id in registry.get_execution_ids():
-        if not job.connection.exists(Execution(execution_id, job.id, job.connection).key):
-            job.connection.zrem(registry.key, execution_id)
+    executions = job.execution_registry.key
+    for execution_id in job.connection.zrange(executions, 0, -1):
+        if not job.connection.exists(f"{PREFIX}:execution:{job.id}:".encode() + execution_id):
+            job.connection.zrem(executions, execution_id)
 
 
 def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:

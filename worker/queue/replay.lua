@@ -37,7 +37,7 @@ for at = 5, #ARGV, 2 do
   else
     -- Nothing of the last run may count against this one: no used-up retries, lest the death of a worker fails the
     -- job at once, and no coming back from a worker that died.
-    redis.call('HDEL', job, 'recoveries', 'number_of_retries', 'started_at', 'ended_at', 'exc_info')
+    redis.call('HDEL', job, 'recoveries', 'counted', 'number_of_retries', 'started_at', 'ended_at', 'exc_info')
     redis.call('HSET', job, 'status', 'queued', 'origin', name, 'enqueued_at', now_text, 'retries_left', retries)
     -- The hash of a failed job expires, one that waits does so only if its producer wanted that.
     local ttl = math.min(tonumber(string.match(fields[2] or '', '^%d+$') or 0), 1e9)

@@ -1,13 +1,22 @@
 """Scripts that Redis runs as one step; each is a file beside the module that uses it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from redis import Redis
 from redis.commands.core import Script
 
-_MEND = Path(__file__).with_name("mend.lua").read_text()
+from .keys import RENAMED
+
+_MEND = f"local RENAMED = '{RENAMED}'\n" + Path(__file__).with_name("mend.lua").read_text()
+_MEND_ALL = "for at, key in ipairs(KEYS) do mend(key, ARGV[at]) end"
 
 
 def script(redis: Redis, file: Path) -> Script:
-    """A script that can `mend` the keys it shares with others."""
+    """A script that can `mend` the keys it uses."""
     return redis.register_script(_MEND + file.read_text())
+
+
+def mend(redis: Redis, kinds: Mapping[str, str]) -> None:
+    """Rename keys that hold another type of value than they should. `kinds`: the right type, by key."""
+    redis.register_script(_MEND + _MEND_ALL)(list(kinds), list(kinds.values()))

@@ -19,11 +19,20 @@ local function bucket(unit, back)
   return key .. ':' .. unit .. ':' .. (current[unit] - back)
 end
 
+-- What somebody may have put there besides numbers counts nothing; the largest is beyond all that is sent.
+local function number(stored)
+  local found = tonumber(stored or 0) or 0
+  return found >= 0 and found <= 1e12 and found or 0
+end
+
 local function count(unit, first, last, seconds)
   local counted = false
   for at = first, last, 2 do
     if ARGV[at + 1] ~= '0' then
-      redis.call('HINCRBY', bucket(unit, 0), ARGV[at], ARGV[at + 1])
+      if type(redis.pcall('HINCRBY', bucket(unit, 0), ARGV[at], ARGV[at + 1])) == 'table' then
+        redis.call('UNLINK', bucket(unit, 0)) -- holds no numbers: somebody put another thing there
+        redis.call('HINCRBY', bucket(unit, 0), ARGV[at], ARGV[at + 1])
+      end
       counted = true
     end
   end
@@ -33,8 +42,8 @@ end
 local function look_back(unit, most, enough, alive, dead)
   local sum = { 0, 0 }
   for back = 0, most - 1 do
-    local found = redis.call('HMGET', bucket(unit, back), alive, dead)
-    for at = 1, 2 do sum[at] = sum[at] + (tonumber(found[at] or 0) or 0) end
+    local found = redis.pcall('HMGET', bucket(unit, back), alive, dead)
+    for at = 1, 2 do sum[at] = sum[at] + number(found[at]) end
     if sum[1] + sum[2] >= enough then return sum[1], sum[2], back + 1 end
   end
   return sum[1], sum[2], most
@@ -52,7 +61,7 @@ for at = 5, last, 4 do
     alive, dead, about = look_back('hour', hours, least, names[1], names[2])
     about = about * 60
   end
-  local this_minute = tonumber(redis.call('HGET', bucket('minute', 0), names[2]) or 0) or 0
-  answers[#answers + 1] = { alive, dead, about, this_minute }
+  local minute = redis.pcall('HMGET', bucket('minute', 0), names[2])
+  answers[#answers + 1] = { alive, dead, about, number(minute[1]) }
 end
 return answers

@@ -9,7 +9,7 @@ request or ask to try again say nothing, and as many as they may be, they must n
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
@@ -60,23 +60,26 @@ def hold(
     dead: Counter[Channel],
     source: Source = "sends",
     more: Mapping[str, int] = MappingProxyType({}),
+    again: Collection[Channel] = (),
 ) -> Hold:
     """Count a turn's answers; returns what holds for its death notices.
 
     `alive`, `dead`: how many answers say so, by channel, see `tally`. `redis`: see `impatient`; None: there
-    is no brake. `more`: other numbers to be kept by the hour, see `kept`. One round trip, or none where
-    nothing counts. When Redis does not answer, nobody knows what others saw: the tokens are kept. Never
-    raises. Count each turn once, however often its rows are written.
+    is no brake. `more`: other numbers to be kept by the hour, see `kept`. `again`: channels of death notices
+    that were counted before, and are acted on now. One round trip, or none where nothing counts. When Redis
+    does not answer, nobody knows what others saw: the tokens are kept. Never raises. Count each answer once,
+    however often its row is written.
     """
-    if redis is None or not (alive or dead or more):
+    asked = frozenset(dead) | frozenset(again)
+    if redis is None or not (alive or asked or more):
         return Hold()
     try:
         recent = _add(redis, source, alive, dead, more)
     except (RedisError, OSError) as error:
-        if dead:
-            logs.error("brake_blind", channels=sorted(dead), problem=type(error).__name__)
-        return Hold(frozenset(dead))
-    on = frozenset(channel for channel in dead if is_on(recent[channel].alive, recent[channel].dead))
+        if asked:
+            logs.error("brake_blind", channels=sorted(asked), problem=type(error).__name__)
+        return Hold(asked)
+    on = frozenset(channel for channel in asked if is_on(recent[channel].alive, recent[channel].dead))
     for channel in sorted(on):
         seen = recent[channel]
         logs.error(
@@ -89,7 +92,7 @@ def hold(
             problem="most devices look dead, so their tokens are kept: is the project, the environment or an "
             "app release wrong? What is really dead is reported again by the next send",
         )
-    return Hold(on, {channel: recent[channel].dead_now - dead[channel] for channel in dead})
+    return Hold(on, {channel: recent[channel].dead_now - dead[channel] for channel in asked})
 
 
 def count(redis: "Redis | None", numbers: Mapping[str, int]) -> None:
@@ -108,7 +111,10 @@ def kept(redis: Redis, names: Sequence[str], hours: int) -> dict[str, int]:
     with redis.pipeline(transaction=False) as pipeline:
         for back in range(hours):
             pipeline.hmget(f"{key('sends')}:hour:{hour - back}", list(names))
-        buckets = pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
+    buckets = [
+        answer for answer in answers if isinstance(answer, list)
+    ]  # else somebody put another thing there
     return {name: sum(_number(bucket[at]) for bucket in buckets) for at, name in enumerate(names)}
 
 

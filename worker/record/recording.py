@@ -25,15 +25,19 @@ def record_patiently(
     batches: Sequence[Batch],
     redis: Redis | None,
     pauses: Iterable[float],
+    uncounted: Sequence[Batch] | None = None,
 ) -> list[Report] | None:
     """Write some jobs' outcomes as soon as PostgreSQL can; None: it could not as long as `pauses` went on.
 
     `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
     `brake.hold`. `pauses`: goes on after waiting, having said for how many seconds it will.
+    `uncounted`: the batches whose answers the brake has not counted yet; None: all.
     Raises DatabaseFault for a fault that will not pass by itself.
     """
     # Before the loop: a turn counts once. What became of the last turn's tokens is counted along with it.
-    hold = brake.hold(redis, *brake.tally(outcomes(batches)), more=tokens.take_counts())
+    fresh = batches if uncounted is None else uncounted
+    again = brake.tally(outcomes(batches))[1].keys() if len(fresh) < len(batches) else ()
+    hold = brake.hold(redis, *brake.tally(outcomes(fresh)), more=tokens.take_counts(), again=again)
     for pause in pauses:
         try:
             with connect() as connection:
