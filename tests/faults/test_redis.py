@@ -6,14 +6,16 @@ a turn, which is committed while Redis is away.
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from redis.exceptions import OutOfMemoryError
 from rq import Queue, Retry
 from rq.group import Group
+from rq.job import Job
 
 from tests import make
 from tests.drain.conftest import LEASES, STARTED, Started, until
@@ -105,6 +107,73 @@ def test_a_draining_worker_ends_with_a_sentence_when_redis_stays_away_and_the_ne
         supervise(site, worker)
     assert (codes, said) == ([1, 1], [True, True]), [worker.output for worker in workers]
     assert left(mortal_postgres, mortal_database)[0] == 2 * JOBS
+
+
+def test_a_worker_that_redis_ended_blames_no_other_server(
+    volatile_sites: Sites,
+    mortal_valkey: Valkey,
+    mortal_postgres: Postgres,
+    mortal_database: str,
+    mortal_app: sample.App,
+) -> None:
+    (site,) = volatile_sites("draining")
+    site.enqueue(mortal_app)
+    with locked(mortal_postgres, mortal_database):
+        worker = site.start(TEST_REDIS_PATIENCE="1", TEST_LOOK_AROUND="0.5")
+        until(lambda: writers(mortal_postgres, mortal_database) == 1)
+        mortal_valkey.kill()
+        assert worker.wait(20) == 1
+    assert worker.logged("database_unavailable") == []
+
+
+#: What a worker is about when Redis goes away: longer than redis-py tries by itself.
+ABOUT: dict[str, Callable[[Site, list[Any]], list[Any]]] = {
+    "failing": lambda site, events: [site.queue.enqueue("worker.jobs.record_outcomes", [*events, {}])],
+    "the ordinary path": lambda site, events: Group.create(site.redis).enqueue_many(
+        site.queue, [Queue.prepare_data("worker.jobs.record_outcomes", (events,))]
+    ),
+    "dependents": lambda site, events: [
+        parent := site.queue.enqueue("worker.jobs.record_outcomes", events),
+        site.queue.enqueue("worker.jobs.record_outcomes", [], depends_on=parent),
+    ],
+}
+
+
+def test_every_call_waits_for_redis(
+    volatile_sites: Sites,
+    mortal_valkey: Valkey,
+    mortal_postgres: Postgres,
+    mortal_database: str,
+    mortal_app: sample.App,
+) -> None:
+    jobs: dict[str, list[Job]] = {}
+    sites = dict(zip(ABOUT, volatile_sites(*(f"{number}-draining" for number in range(3))), strict=True))
+    workers = {}
+    for number, (what, site) in enumerate(sites.items()):
+        ids = range(100 * number, 100 * number + 100)
+        events = [[make.event(mortal_app, n, idempotency_key=f"{what}-{n}")] for n in ids]
+        jobs[what] = [job for one in events for job in ABOUT[what](site, one)]
+        workers[what] = site.start()
+    try:
+        until(lambda: all(finished(jobs[what]) for what in ABOUT))
+        mortal_valkey.kill()
+        time.sleep(max(OUTAGE, 10))
+    finally:
+        mortal_valkey.start()
+    until(lambda: all(finished(jobs[what]) == len(jobs[what]) for what in ABOUT), 60)
+    assert [worker.process.poll() for worker in workers.values()] == [None] * 3
+    assert left(mortal_postgres, mortal_database)[:2] == (300, 300)
+    for what, status in {
+        "failing": "failed",
+        "the ordinary path": "finished",
+        "dependents": "finished",
+    }.items():
+        assert {job.get_status(refresh=True) for job in jobs[what]} == {status}
+
+
+def finished(jobs: Sequence[Job]) -> int:
+    """How many jobs are over."""
+    return sum(job.get_status(refresh=True) in ("finished", "failed") for job in jobs)
 
 
 # --- Redis refuses ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a draining worker waits for a Redis that is away or refuses for a while: every call does, RQ's own included."""
+"""How a draining worker waits for a Redis that is away or refuses for a while: in every call, RQ's too."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -64,10 +64,13 @@ class TrustedQueue(Queue):  # type: ignore[misc]
 
     def set_aside_unreadable_dependents(self, job_id: str) -> None:
         """Set aside what waits for a job and cannot be read: RQ would enqueue none of the others."""
-        dependents = self.connection.smembers(f"{PREFIX}:job:{job_id}:dependents")
-        self.set_aside_unreadable(dependents)
-        for dependent in dependents:
-            mend(self.connection, kinds_beside(dependent.decode(errors="replace")))
+        key = f"{PREFIX}:job:{job_id}:dependents"
+        for dependent in self.connection.smembers(key):
+            if problem := self._why_unreadable(dependent):
+                self._set_aside(dependent, problem)
+                self.connection.srem(key, dependent)
+            else:
+                mend(self.connection, kinds_beside(dependent.decode()))
 
     def set_aside_unreadable(self, job_ids: Iterable[bytes]) -> None:
         """Move jobs that RQ cannot read to the quarantine, wherever they wait."""

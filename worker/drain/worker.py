@@ -138,6 +138,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         try:
             if not self._patience.lost:
                 self._hand.settle_all()
+        except Exception:  # the one that ended it, most likely
+            self.log.exception("Worker %s: cannot bring its last turns to an end", self.name)
+            self._ended_well = False
         finally:
             try:
                 if not self._patience.lost:
