@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import rq
+from redis.retry import Retry
 from rq import (
     executions,
     intermediate_queue,
@@ -13,6 +14,7 @@ from rq import (
     queue,
     registry,
     results,
+    scheduler,
     serializers,
     suspension,
     utils,
@@ -48,7 +50,18 @@ NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
     (BaseWorker, "_finalize_failure", ("job", "queue", "execution", "exc_info")),
     (BaseWorker, "should_run_maintenance_tasks", ()),
     (BaseWorker, "executions_key", ()),
+    (BaseWorker, "_start_scheduler", ("burst", "logging_level", "date_format", "log_format")),
+    (BaseWorker, "handle_payload", ("message",)),
     (SimpleWorker, "execute_job", ("job", "queue")),
+    (scheduler.RQScheduler, "__init__", ("queues", "connection", "logging_level", "serializer")),
+    (scheduler.RQScheduler, "acquire_locks", ()),
+    (scheduler.RQScheduler, "register_birth", ()),
+    (scheduler.RQScheduler, "enqueue_scheduled_jobs", ()),
+    (scheduler.RQScheduler, "release_locks", ()),
+    (scheduler.RQScheduler, "register_death", ()),
+    (scheduler.RQScheduler, "work", ()),
+    (registry.ReadyJobRegistry, "cleanup", ()),
+    (Retry, "call_with_retry", ("do", "fail", "is_retryable", "with_failure_count")),
     (job.Job, "restore", ("raw_data",)),
     (job.Job, "fetch", ("id", "connection", "serializer")),
     (job.Job, "func", ()),

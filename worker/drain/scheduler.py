@@ -46,11 +46,18 @@ class TrustedScheduler(RQScheduler):  # type: ignore[misc]
             self.register_death()
 
 
-def start(scheduler: Any, *, burst: bool) -> None:
-    """Start a scheduler in a process of its own, if no other worker's has the queue; in burst mode, once."""
-    if not scheduler.acquire_locks():
-        return
-    if burst:
-        scheduler.work_once()
-    else:
-        scheduler.start()
+def start(
+    worker: Any, burst: bool, logging_level: str | None, date_format: str, log_format: str
+) -> TrustedScheduler:
+    """A scheduler of a worker's queue, if no other has it: in a process of its own, or in burst mode once."""
+    scheduler = TrustedScheduler(
+        worker.queues,
+        connection=worker.connection,
+        logging_level=worker.log.level if logging_level is None else logging_level,
+        date_format=date_format,
+        log_format=log_format,
+        serializer=worker.serializer,
+    )
+    if scheduler.acquire_locks():
+        scheduler.work_once() if burst else scheduler.start()
+    return scheduler

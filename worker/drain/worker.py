@@ -118,18 +118,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             dependents_ready=self.queues[0].enqueue_ready,
         )
 
-    def _start_scheduler(self, burst: bool = False, *args: Any) -> None:
+    def _start_scheduler(self, burst: bool = False, *logging: Any) -> None:
         """Start RQ's scheduler, made careful; in burst mode have it enqueue what is due."""
-        level, date_format, log_format = args
-        self.scheduler = scheduler.TrustedScheduler(
-            self.queues,
-            connection=self.connection,
-            logging_level=self.log.level if level is None else level,
-            date_format=date_format,
-            log_format=log_format,
-            serializer=self.serializer,
-        )
-        scheduler.start(self.scheduler, burst=burst)
+        self.scheduler = scheduler.start(self, burst, *logging)
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""

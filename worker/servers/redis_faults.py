@@ -4,7 +4,6 @@ import re
 from typing import NamedTuple
 
 from redis import ConnectionError as RedisConnectionError
-from redis import RedisError
 from redis import TimeoutError as RedisTimeoutError
 
 #: The least that a Redis user of notiflog's may do; RQ's commands need no more.
@@ -71,7 +70,7 @@ ANSWERS = {
 _NO_PERMISSION = re.compile(r"run the '([\w|]+)' command|unknown command '?`?([\w|]+)")
 
 
-def judge(error: RedisError | OSError) -> RedisFault:
+def judge(error: Exception) -> RedisFault:
     """What a fault means; redis-py's own text may quote the address."""
     said = f"{type(error).__name__} {error}"
     if found := _NO_PERMISSION.search(said):
