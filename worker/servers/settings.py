@@ -46,33 +46,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises ConfigError naming every variable that is missing or wrong, with the remedy, and no value of any.
     """
     problems = [*misspelt(environ)]
-    passed_over: tuple[str, ...] = ()
-
-    require_tls = requires_tls(environ)
     if environ.get("NOTIFLOG_REQUIRE_TLS", "") not in ("", "0", "1"):
         problems.append(
             "NOTIFLOG_REQUIRE_TLS must be 1 (refuse servers that are not verified), or 0 or empty (warn)"
         )
-
-    database_url = environ.get("DATABASE_URL", "").strip()
-    if not database_url:
-        problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
-    else:
-        try:
-            database_url, passed_over = own_address(database_url)
-        except addresses.BadAddress as error:
-            problems.append(f"DATABASE_URL {error}")
-        else:
-            if require_tls and (gap := tls.unverified_database(database_url)):
-                problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
-    if require_tls:
-        try:
-            gap = tls.unverified_redis(ConnectionPool.from_url(address(environ)))
-        except BadAddress:
-            gap = "cannot be parsed"
-        if gap:
-            problems.append(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}")
-
+    database_url, passed_over = _read_database_url(environ, problems)
+    problems += _redis_problems(environ)
     tokens = read_token_tables(environ, problems)
     connections = environ.get("NOTIFLOG_CONNECTIONS") or "3"
     if not _CONNECTIONS.fullmatch(connections):
@@ -91,6 +70,32 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         prune_limit=int(prune_limit.rstrip("%")) / 100,
         passed_over=passed_over,
     )
+
+
+def _read_database_url(environ: Mapping[str, str], problems: list[str]) -> tuple[str, tuple[str, ...]]:
+    """The address as libpq takes it, and the parameters passed over; what is wrong goes to `problems`."""
+    given = environ.get("DATABASE_URL", "").strip()
+    if not given:
+        problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
+        return "", ()
+    try:
+        url, passed_over = own_address(given)
+    except addresses.BadAddress as error:
+        problems.append(f"DATABASE_URL {error}")
+        return "", ()
+    if requires_tls(environ) and (gap := tls.unverified_database(url)):
+        problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
+    return url, passed_over
+
+
+def _redis_problems(environ: Mapping[str, str]) -> list[str]:
+    if not requires_tls(environ):
+        return []
+    try:
+        gap = tls.unverified_redis(ConnectionPool.from_url(address(environ)))
+    except BadAddress:
+        gap = "cannot be parsed"
+    return [f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}"] if gap else []
 
 
 @cache
