@@ -56,6 +56,7 @@ create or replace function public.reserve_follow_up_notifications(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
+set client_min_messages = warning -- who is to hear it hears of keys that are reserved again
 as $function$
 declare
   granted text[];
@@ -64,10 +65,10 @@ begin
   -- Under a stricter level the log would be read as it was when the transaction began.
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'keys can be reserved in a read committed transaction only'
-      using errcode = 'feature_not_supported', hint = 'Begin the transaction without an isolation level.';
+      using errcode = 'feature_not_supported', hint = 'Use `begin isolation level read committed`; database or role may have another default.';
   end if;
-  if hold is null or hold <= interval '0' then
-    raise exception 'hold must be longer than nothing'
+  if hold is null or hold <= interval '0' or hold > interval '30 days' then
+    raise exception 'hold must be longer than nothing, and at most 30 days'
       using errcode = 'invalid_parameter_value', hint = 'Pass an interval like ''15 minutes''.';
   end if;
   if exists (select from pg_catalog.unnest(keys) as wanted (key)

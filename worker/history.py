@@ -19,7 +19,7 @@ with extra("worker", ImportError):
     import psycopg
 
 from psycopg.adapt import Buffer, Loader
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import RowFactory, class_row, tuple_row
 
 Row = TypeVar("Row")
@@ -163,10 +163,14 @@ def reserve(connection: psycopg.Connection, keys: Iterable[str], hold: timedelta
     logged as a warning, with the first 12 hex digits of the keys' SHA-256, and `Outstanding.holds` tells.
 
     In a transaction of yours the keys are yours once it is committed: commit before you send. `keys`:
-    thousands are fine, in any order. Raises psycopg.Error: FeatureNotSupported in a transaction stricter than
-    read committed, InvalidParameterValue for a key that no event could have, or a hold of no length.
+    thousands are fine, in any order; `hold`: up to 30 days. Raises psycopg.Error: FeatureNotSupported in a
+    transaction of yours that is stricter than read committed, InvalidParameterValue for a key that no event
+    could have, or a hold of no length.
     """
+    ours = connection.info.transaction_status is TransactionStatus.IDLE
     with connection.transaction(), _warned(connection), _cursor(connection, tuple_row) as cursor:
+        if ours:  # whatever the default of server, role or connection
+            cursor.execute("set transaction isolation level read committed")
         return {key for (key,) in cursor.execute(RESERVE, [_listed(keys), hold]).fetchall()}
 
 
@@ -241,9 +245,10 @@ def last_deliveries(
     `pairs`: (peer mentor, scenario rule), thousands are fine. `within`: only deliveries not older than that.
     Pairs without such a delivery are missing.
     """
-    mentors, rules = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+    pairs = list(pairs)
+    mentors, rules = ([str(pair[side]) for pair in pairs] for side in (0, 1))
     with _cursor(connection, tuple_row) as cursor:
-        rows = cursor.execute(LAST_DELIVERIES, [list(mentors), list(rules), within])
+        rows = cursor.execute(LAST_DELIVERIES, [mentors, rules, within])
         return {(mentor, rule): at for mentor, rule, at in rows}
 
 

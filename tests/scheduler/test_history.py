@@ -128,7 +128,8 @@ class TestLastDeliveries:
     ) -> None:
         since = datetime.now(UTC) - timedelta(hours=72) - START
         record(minutes=since // timedelta(minutes=1))
-        pairs = [(str(app.users[0]), str(app.rules[0]))]  # ids may be text
+        mentor, rule = app.users[0], app.rules[0]
+        pairs: list[tuple[UUID | str, UUID | str]] = [(str(mentor), rule), (mentor, str(rule))]  # or text
         within = None if hours is None else timedelta(hours=hours)
         assert len(history.last_deliveries(connection, pairs, within=within)) == found
 

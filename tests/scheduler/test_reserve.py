@@ -89,6 +89,14 @@ class TestReserve:
             connection.execute("select public.reserve_follow_up_notifications('{a}', '1 microsecond')")
         assert heard == [("WARNING", "01N01")]
 
+    def test_says_it_to_those_who_want_to_hear_errors_only(
+        self, connection: psycopg.Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        connection.execute("set client_min_messages = error")
+        history.reserve(connection, KEYS, NO_TIME)
+        history.reserve(connection, KEYS, LONG)
+        assert len(caplog.records) == 1
+
     def test_in_a_transaction_nothing_is_held_before_its_end(
         self, connection: psycopg.Connection, other: psycopg.Connection
     ) -> None:
@@ -117,6 +125,8 @@ class TestReserve:
             (["a"], timedelta(0), "hold must be longer"),
             (["a"], timedelta(seconds=-1), "hold must be longer"),
             (["a"], None, "hold must be longer"),
+            (["a"], timedelta(days=31), "at most 30 days"),
+            (["a"], timedelta.max, "at most 30 days"),
         ],
     )
     def test_what_cannot_be_is_refused_with_the_remedy(
@@ -131,6 +141,11 @@ class TestReserve:
         for function in (history.reserve, history.release):
             with pytest.raises(TypeError, match=r"pass \[key\]"):
                 function(connection, "abc")
+
+    @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+    def test_a_stricter_default_does_not_matter(self, connection: psycopg.Connection, level: str) -> None:
+        connection.execute(f"set default_transaction_isolation = '{level}'".encode())
+        assert history.reserve(connection, KEYS) == KEYS
 
     @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
     def test_a_transaction_that_would_read_the_log_of_earlier_is_refused(
