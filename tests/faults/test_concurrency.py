@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from redis import Redis
+from rq import Worker
 
 from tests import make
 from tests.drain.conftest import (
@@ -131,6 +132,8 @@ def put_at_once(redis: Redis, jobs: dict[str, bytes]) -> None:
 def finish(redis: Redis, workers: Sequence[Started]) -> dict[str, int]:
     """Let the workers come to an end; the sum of what they say they have done."""
     until(lambda: not redis.llen(QUEUE) and not redis.zcard(STARTED), 60)
+    # RQ's own worker, told to stop right after a job, may wait for the next one first.
+    until(lambda: {worker.get_state() for worker in Worker.all(redis)} == {"idle"})
     for worker in workers:
         worker.send(signal.SIGTERM)
     assert [worker.wait() for worker in workers] == [0] * len(workers)
