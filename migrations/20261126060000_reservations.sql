@@ -27,6 +27,34 @@ begin
   end if;
 end $$;
 
+-- The functions below run as their owner: nobody else may own what they write to, or its triggers would, too.
+do $$
+declare
+  thing text;
+  stranger text;
+begin
+  select owned.name, role.rolname into thing, stranger
+    from (
+      select 'schema notiflog', nspowner from pg_catalog.pg_namespace where nspname = 'notiflog'
+      union all
+      select 'table notiflog.reservations', relowner from pg_catalog.pg_class
+       where oid = pg_catalog.to_regclass('notiflog.reservations')
+    ) as owned (name, owner)
+    join pg_catalog.pg_roles as role on role.oid = owned.owner
+   where not role.rolsuper
+     and role.rolname <> current_user
+     and role.oid <> (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database())
+     and (not pg_catalog.pg_has_role(role.oid, 'usage')
+          or (select rolsuper from pg_catalog.pg_roles where rolname = current_user))
+   limit 1;
+  if stranger is not null then
+    raise insufficient_privilege using
+      message = pg_catalog.format('%s belongs to role %I, whose triggers would run with the rights of %I',
+                                  thing, stranger, current_user),
+      hint = 'Migrate as that role if it made this for notiflog; else give it to the owner of the database.';
+  end if;
+end $$;
+
 create table if not exists notiflog.reservations (
   idempotency_key text
     constraint reservations_pkey primary key

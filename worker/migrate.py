@@ -18,7 +18,17 @@ with extra("worker"):
 from psycopg import errors
 
 from .servers import postgres
-from .servers.migrations import APP_TABLES, LOCK, applied, apply, migrations, pending, roll_back
+from .servers.migrations import (
+    APP_TABLES,
+    LOCK,
+    StrangerError,
+    applied,
+    apply,
+    migrations,
+    pending,
+    refuse_strangers,
+    roll_back,
+)
 from .servers.settings import ConfigError, read_settings
 
 EPILOG = f"""\
@@ -86,9 +96,12 @@ def main(*, check: bool, rollback: bool, dry_run: bool, yes: bool, wait: int) ->
         return complain(postgres.explain(error))
     with connection:
         try:
+            refuse_strangers(connection)
             if rollback:
                 return _roll_back_last(connection, dry_run=dry_run)
             return _apply(connection, check=check, dry_run=dry_run)
+        except StrangerError as error:
+            return complain(str(error))
         except psycopg.Error as error:
             return complain(_explain(connection, error))
 

@@ -27,6 +27,31 @@ create table if not exists notiflog.schema_migrations (
 )
 """
 
+# Of the schemas with a ledger, and of what is in them. A trigger or view of somebody else's would run with
+# the rights of whoever migrates, so an owner has to be that role, or one that needs no such trick: a
+# superuser, the database's owner, or a role that an ordinary migrating role was made a member of.
+_STRANGERS = """
+with thing (name, owner) as (
+  select 'schema ' || nspname, nspowner from pg_namespace where nspname in ('notiflog', 'supabase_migrations')
+  union all
+  select nspname || '.' || relname, relowner
+    from pg_class join pg_namespace as schema on schema.oid = relnamespace
+   where nspname = 'notiflog' or nspname = 'supabase_migrations' and relname = 'schema_migrations'
+)
+select thing.name, role.rolname
+  from thing join pg_roles as role on role.oid = thing.owner
+ where not role.rolsuper
+   and role.rolname <> current_user
+   and role.oid <> (select datdba from pg_database where datname = current_database())
+   and (not pg_has_role(role.oid, 'usage') or (select rolsuper from pg_roles where rolname = current_user))
+ order by thing.name
+ limit 1
+"""
+
+
+class StrangerError(Exception):
+    """A ledger is in the hands of a role that could use it to act as whoever migrates."""
+
 
 class Migration(NamedTuple):
     """One file of SQL, and beside it, in `rollback/`, the one that undoes it."""
@@ -75,13 +100,23 @@ def pending(connection: psycopg.Connection) -> list[Migration]:
     return [migration for migration in migrations() if migration.version not in versions]
 
 
+def refuse_strangers(connection: psycopg.Connection) -> None:
+    """Raise StrangerError unless the ledgers belong to whom this role can trust: before it reads one."""
+    with postgres.transaction(connection, sealed=True):
+        _refuse_strangers(connection)
+
+
 def apply(connection: psycopg.Connection, migration: Migration) -> bool:
-    """Apply one migration in one transaction with its row in the ledger; False: another run was first."""
+    """Apply one migration in one transaction with its row in the ledger; False: another run was first.
+
+    Raises StrangerError, see `refuse_strangers`: somebody may have come meanwhile.
+    """
     with postgres.transaction(connection, sealed=True):
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         # Asked first: "create schema if not exists" wants the privilege even where there is nothing to do.
         if connection.execute("select to_regclass('notiflog.schema_migrations')").fetchone() == (None,):
             connection.execute(_CREATE_LEDGER)
+        _refuse_strangers(connection)
         recorded = connection.execute(
             "insert into notiflog.schema_migrations (version, name) values (%s, %s) on conflict do nothing",
             [migration.version, migration.name],
@@ -97,6 +132,15 @@ def roll_back(connection: psycopg.Connection, migration: Migration) -> None:
     with postgres.transaction(connection, sealed=True):
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         connection.execute(migration.rollback.read_bytes())
+
+
+def _refuse_strangers(connection: psycopg.Connection) -> None:
+    if found := connection.execute(_STRANGERS).fetchone():
+        name, role = found
+        raise StrangerError(
+            f"{name} belongs to role {role}, whose triggers would run with the rights of whoever migrates: "
+            f"if that role made it for notiflog, migrate as {role}; else give it to the owner of the database"
+        )
 
 
 def _recorded(connection: psycopg.Connection, ledger: sql.Identifier) -> set[str]:
