@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -34,6 +35,17 @@ for name in [
 # A shell starts what runs in its background with Ctrl-C ignored, and so would every process of a test be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def process() -> Iterator[None]:
+    """Take back what a worker that works within this process changes: the signals and the limit of memory."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, limits)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

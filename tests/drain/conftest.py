@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import time
@@ -94,21 +93,16 @@ def queue(redis: Redis) -> Queue:
 
 @pytest.fixture
 def new_worker(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Make a worker that works within this process, and put the process right afterwards."""
+    """Make a worker that works within this process."""
     monkeypatch.setenv("DATABASE_URL", database)
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
     settings.cache_clear()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
 
     def make_worker(worker_class: type[Any] = DrainWorker, **options: Any) -> Any:
         return worker_class(["notiflog"], **{"connection": redis, **options})
 
     yield make_worker
-    resource.setrlimit(resource.RLIMIT_DATA, limits)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     settings.cache_clear()
 
 

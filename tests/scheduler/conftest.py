@@ -2,7 +2,6 @@
 
 import io
 import json
-import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Thread
@@ -137,14 +136,11 @@ def work(database: str, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterat
     # RQ waits up to a second for a thread that sometimes misses its call to end.
     monkeypatch.setattr(PubSubWorkerThread, "join", lambda self, timeout=None: Thread.join(self, 0.05))
     settings.cache_clear()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(serializer: str | None = None, worker_class: type[Any] = SimpleWorker) -> None:
         worker_class(["notiflog"], connection=redis, serializer=serializer).work(burst=True)
 
     yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     settings.cache_clear()
 
 
