@@ -1,6 +1,7 @@
 """A scheduler that reserves, sends and enqueues page by page, and may be made to die: `python -m ... FILE`.
 
-FILE holds what is due as JSON; DATABASE_URL, REDIS_URL and PROVIDER_URL say where everything is.
+It says when it is ready, and starts once its standard input ends. FILE holds what is due as JSON;
+DATABASE_URL, REDIS_URL and PROVIDER_URL say where everything is.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import os
 import random
 import signal
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -63,6 +65,9 @@ def main() -> None:
         closing(connect(os.environ["DATABASE_URL"])) as connection,
         closing(HTTPConnection(urlsplit(os.environ["PROVIDER_URL"]).netloc)) as provider,
     ):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.read()
         for start in range(0, len(due), PAGE):
             page = {prompt["idempotency_key"]: prompt for prompt in due[start : start + PAGE]}
             mine = history.reserve(connection, page)

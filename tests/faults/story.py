@@ -160,7 +160,7 @@ def prompts_of(app: sample.App) -> dict[str, dict[str, str]]:
 def deaths(seed: int) -> list[tuple[str, int]]:
     """Where each scheduler dies and on which of its pages; the last one lives."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    return [(moment, chance.randint(2, 8)) for moment in chance.sample(MOMENTS, 2)] + [("", 0)]
+    return [(moment, chance.randint(2, 5)) for moment in chance.sample(MOMENTS, 2)] + [("", 0)]
 
 
 class State(NamedTuple):
@@ -213,6 +213,11 @@ class Run:
     def schedule(self, ends: Sequence[tuple[str, int]], *, kills: int, seed: int) -> None:
         """Run one scheduler for each end, kill workers meanwhile, wait until all is recorded."""
         schedulers = [self._start(moment, page, seed + number) for number, (moment, page) in enumerate(ends)]
+        for scheduler in schedulers:  # at once: a late one would find nothing left, and not die
+            with scheduler.stdout as ready:  # type: ignore[union-attr]
+                ready.readline()
+        for scheduler in schedulers:
+            scheduler.stdin.close()  # type: ignore[union-attr]
         for kill in plan(DRAIN, kills, seed):
             if kill.moment in (AT_WORK, ANY_TIME):
                 self._until(lambda kill=kill: self._host.kill(kill), "a worker runs")  # type: ignore[misc]
@@ -233,7 +238,14 @@ class Run:
         if moment:
             command += ["--die", moment, "--page", str(page)]
         with self._due.with_name("schedulers.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=log)
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
