@@ -53,7 +53,7 @@ def test_a_locked_parent_keeps_its_own_jobs_waiting_and_no_other(
         worker = start(**INSIDE, TEST_LOOK_AROUND="0.5")
         until(lambda: rows(connection) == 36)
         until(lambda: worker.logged("rows_waiting"))
-        assert (redis.zcard(FINISHED), redis.zcard(STARTED)) == (36, 4)
+        until(lambda: (redis.zcard(FINISHED), redis.zcard(STARTED)) == (36, 4))
         (line, *_) = worker.logged("rows_waiting")
         assert (line["table"], line["rows"]) == ("users" if lock == "a user" else "chapters", 4)
         assert "the app, idle in transaction" in line["holders"][0]
