@@ -22,6 +22,7 @@ MAY_USE: dict[str, set[str]] = {
     "queue": {"logs"},
     "judge": {"events"},
     "record": {"judge", "servers", "logs", "events"},
+    "check": {"queue", "record", "servers", "command", "extras"},
     "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
     "report": {"queue", "servers", "logs", "history", "command", "extras"},
     "drain": {"record", "judge", "queue", "servers", "logs", "events", "extras"},

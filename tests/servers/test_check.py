@@ -22,7 +22,8 @@ from rq import Queue, Worker
 
 from tests import make
 from tests.migrations.conftest import require
-from worker import check, probe
+from worker import probe
+from worker.check import __main__ as check
 from worker.demo import sample, sandbox
 from worker.demo.sandbox import rq_worker
 from worker.record import brake
@@ -455,7 +456,7 @@ def silent() -> Iterator[int]:
 def test_servers_that_never_answer_are_told_in_time(
     run_check: Run, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "PATIENCE", 0.5)
+    monkeypatch.setattr("worker.check.look.PATIENCE", 0.5)
     monkeypatch.setattr("worker.servers.redis.PATIENCE", 2.0)
     answer = run_check(
         "--json", DATABASE_URL=f"postgresql://127.0.0.1:{silent}/app", REDIS_URL=f"redis://127.0.0.1:{silent}"

@@ -13,7 +13,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests import make
-from worker import check, history
+from worker import history
+from worker.check.look import look
 from worker.demo import sample, sandbox
 from worker.judge.batch import judge
 from worker.record.recording import record
@@ -181,7 +182,7 @@ def test_check_does_not_call_them(database: str, monkeypatch: pytest.MonkeyPatch
     hostile(database)
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("REDIS_URL", valkey_url)
-    found = [finding for finding in check.look("notiflog") if finding.name.startswith("postgres.")]
+    found = [finding for finding in look("notiflog") if finding.name.startswith("postgres.")]
 
     assert [finding for finding in found if finding.level == "problem"] == []
     assert len(found) > 8

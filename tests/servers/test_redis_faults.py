@@ -16,7 +16,7 @@ from redis.retry import Retry
 from rq import Queue
 
 from tests import make
-from worker import check
+from worker.check.look import look
 from worker.demo import sample, sandbox
 from worker.demo.sandbox import rq_worker
 from worker.drain.strict import redis_problems
@@ -117,7 +117,7 @@ def test_worker_scheduler_and_check_need_no_more_than_the_least(
             assert worker.wait(60) == 0, log.read_text()
         monkeypatch.setenv("REDIS_URL", url)
         monkeypatch.setenv("DATABASE_URL", database)
-        wrong = [finding for finding in check.look("notiflog") if finding.level == "problem"]
+        wrong = [finding for finding in look("notiflog") if finding.level == "problem"]
         assert wrong == []
         with Redis.from_url(url) as scheduler:
             Queue("notiflog", connection=scheduler).enqueue(

@@ -15,7 +15,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.servers.refusing import answering, refusing
-from worker import check, migrate
+from worker import migrate
+from worker.check.look import look
 from worker.demo import sandbox
 from worker.drain.strict import database_problems
 from worker.servers import refusals
@@ -362,7 +363,7 @@ def test_worker_commands_and_check_say_the_same(
         started = time.monotonic()
         assert migrate.main(["--wait", "1"]) == 1
         seconds = time.monotonic() - started
-        found = {finding.name: finding for finding in check.look("notiflog")}
+        found = {finding.name: finding for finding in look("notiflog")}
 
     assert worker == [sentence]
     assert capsys.readouterr().err == f"migrate: {sentence}\n"
