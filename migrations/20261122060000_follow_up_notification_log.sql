@@ -116,25 +116,45 @@ comment on column public.follow_up_notification_log.delivered_at is
 
 -- No default public access. What a new table gives away depends on the age of the Supabase project (all to
 -- everybody, or truncate to anon and nothing to service_role), and plain PostgreSQL has none of these roles.
--- So: take back whatever was given. Nobody but the owner may do more than read and write rows, and nobody
--- who comes through the API may do that either. Once row level security is on, its policies and the grants
--- made with them decide that, and a second run leaves them alone.
+-- So: take back whatever was given. Nobody but the owner may do more than read and write rows; service_role,
+-- which passes by row level security, may read and add them; and whoever else comes through the API may do what
+-- a policy is there for, once row level security is on, and nothing before. A project that switches it on for
+-- every new table has no such policy: there the grants go, too.
 do $$
 declare
   given record;
 begin
   for given in
-    select coalesce(quote_ident(rolname), 'public') as grantee, privilege_type as privilege
+    select distinct coalesce(quote_ident(rolname), 'public') as grantee, privilege_type as privilege
       from pg_class
-     cross join aclexplode(relacl) as acl
+     cross join (
+       select relacl as acl from pg_class where oid = 'public.follow_up_notification_log'::regclass
+       union all
+       select attacl from pg_attribute where attrelid = 'public.follow_up_notification_log'::regclass
+     ) as list
+     cross join aclexplode(list.acl) as acl
       left join pg_roles on pg_roles.oid = acl.grantee
      where pg_class.oid = 'public.follow_up_notification_log'::regclass
        and acl.grantee <> relowner
-       and (privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-            or not relrowsecurity
-               and coalesce(rolname, 'public') in ('public', 'anon', 'authenticated', 'service_role'))
+       and case
+             when privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') then true
+             when rolname = 'service_role' then privilege_type not in ('SELECT', 'INSERT')
+             when coalesce(rolname, 'public') in ('public', 'anon', 'authenticated') then
+               not relrowsecurity
+               or not exists (
+                 select from pg_policy
+                  cross join unnest(polroles) as target
+                  where polrelid = pg_class.oid and polpermissive
+                    and polcmd = any(array['*', case privilege_type when 'SELECT' then 'r' when 'INSERT' then 'a'
+                                                                    when 'UPDATE' then 'w' else 'd' end]::"char"[])
+                    -- What is granted to all may be used by whoever of the API has a policy.
+                    and (target = '0' or acl.grantee = '0' and target in (
+                           select oid from pg_roles where pg_roles.rolname in ('anon', 'authenticated'))
+                         or acl.grantee <> '0' and pg_has_role(acl.grantee, target, 'usage')))
+             else false
+           end
   loop
-    execute format('revoke %s on public.follow_up_notification_log from %s', given.privilege, given.grantee);
+    execute format('revoke %s on public.follow_up_notification_log from %s cascade', given.privilege, given.grantee);
   end loop;
   if exists (select from pg_roles where rolname = 'service_role') then
     grant select, insert on public.follow_up_notification_log to service_role;

@@ -216,13 +216,19 @@ begin
     end if;
   end loop;
 
-  -- A new function is everybody's, and in older Supabase projects the API's roles' by name as well.
+  -- A new function is everybody's, and in older Supabase projects the API's roles' by name as well. The schema is
+  -- nobody's of them until somebody shows it through the API.
   foreach role in array array['public', 'anon', 'authenticated', 'service_role'] loop
     continue when role <> 'public' and not exists (select from pg_catalog.pg_roles where rolname = role);
-    execute pg_catalog.format('revoke all on notiflog.reservations from %s', role);
+    execute pg_catalog.format('revoke all on schema notiflog from %s cascade', role);
+    -- The ledger is there where `python -m worker.migrate` has run; whoever writes it decides what that applies.
+    if pg_catalog.to_regclass('notiflog.schema_migrations') is not null then
+      execute pg_catalog.format('revoke all on notiflog.schema_migrations from %s cascade', role);
+    end if;
+    execute pg_catalog.format('revoke all on notiflog.reservations from %s cascade', role);
     execute pg_catalog.format(
       'revoke all on function public.reserve_follow_up_notifications(text[], interval), '
-      'public.release_follow_up_notifications(text[]) from %s', role);
+      'public.release_follow_up_notifications(text[]) from %s cascade', role);
     if role = 'service_role' then
       grant execute on function public.reserve_follow_up_notifications(text[], interval),
         public.release_follow_up_notifications(text[]) to service_role;

@@ -1,6 +1,7 @@
 """Apply the migrations that are pending, or roll the last one back: `python -m worker.migrate`.
 
-The same files serve `supabase db push`; a version that either tool has recorded counts as applied.
+The same files serve `supabase db push`; a version that either tool has recorded counts as applied. What
+is applied is looked up all the same: a restored dump lost roles and policies, and grants came by themselves.
 """
 
 import os
@@ -18,30 +19,41 @@ with extra("worker"):
 from psycopg import errors
 
 from .servers import postgres
+from .servers.drift import Drift
 from .servers.migrations import (
     APP_TABLES,
     LOCK,
+    Migration,
     StrangerError,
     applied,
     apply,
+    heal,
+    look,
     migrations,
     pending,
-    refuse_strangers,
     roll_back,
 )
 from .servers.settings import ConfigError, read_settings
 
 EPILOG = f"""\
 examples:
-  python -m {NAME}.migrate                    apply what is pending
+  python -m {NAME}.migrate                    apply what is pending, heal what has changed since
   python -m {NAME}.migrate --wait 60          the same, once the database is up: for a release phase
-  python -m {NAME}.migrate --check            is anything pending?
-  python -m {NAME}.migrate --dry-run          what would be applied?
+  python -m {NAME}.migrate --check            is anything pending, open to others, or gone?
+  python -m {NAME}.migrate --dry-run          what would be done?
   python -m {NAME}.migrate --rollback --yes   undo the last migration, and its data
 
 DATABASE_URL names the database and a role that owns it (on Supabase: postgres).
-exit status: 0 done, 1 a problem (or, with --check, something is pending), 2 wrong usage or configuration
+exit status: 0 done, 1 a problem (or, with --check, something to do), 2 wrong usage or configuration
 """
+
+_NOTHING = "nothing to do: every migration is applied"
+
+#: What helps against a difference that the owner cannot heal.
+_LEFT = {
+    "exposed": "It is the owner, a member of a role that may, or somebody else granted it: revoke that.",
+    "missing": "Compare it with migrations/.",
+}
 
 # All that a migration may have to wait for.
 _LOCKED_TABLES = (*APP_TABLES, "public.follow_up_notification_log", "public.device_tokens")
@@ -67,7 +79,7 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
     epilog=EPILOG,
     interrupted="interrupted; what is applied stays, so run it again to go on",
 )
-@click.option("--check", is_flag=True, help="only list what is pending; exit 1 if anything is")
+@click.option("--check", is_flag=True, help="only list what there is to do; exit 1 if there is anything")
 @click.option("--rollback", is_flag=True, help="undo the last migration, with its data")
 @click.option("--dry-run", is_flag=True, help="only say what would be done")
 @click.option("--yes", is_flag=True, help="confirm --rollback")
@@ -80,7 +92,7 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
 )
 def main(*, check: bool, rollback: bool, dry_run: bool, yes: bool, wait: int) -> int:
     """Apply the migrations that are pending: each in one transaction, safe to run again and from several
-    places at once.
+    places at once. Then put right who may do what, where that has changed.
     """
     if check and rollback:
         raise click.UsageError("--check is not allowed with --rollback")
@@ -96,10 +108,12 @@ def main(*, check: bool, rollback: bool, dry_run: bool, yes: bool, wait: int) ->
         return complain(postgres.explain(error))
     with connection:
         try:
-            refuse_strangers(connection)
+            drift = look(connection)
             if rollback:
                 return _roll_back_last(connection, dry_run=dry_run)
-            return _apply(connection, check=check, dry_run=dry_run)
+            if check or dry_run:
+                return _list(pending(connection), drift, check=check)
+            return _apply(connection, drift)
         except StrangerError as error:
             return complain(str(error))
         except psycopg.Error as error:
@@ -124,20 +138,43 @@ def _connect(database_url: str, wait: int) -> psycopg.Connection:
             return connection
 
 
-def _apply(connection: psycopg.Connection, *, check: bool, dry_run: bool) -> int:
-    todo = pending(connection)
-    if not todo:
-        say("nothing to do: every migration is applied")
+def _list(todo: list[Migration], drift: Drift, *, check: bool) -> int:
+    """Say what there is to do. What is missing follows from what is pending, if anything is."""
     for migration in todo:
-        if check:
-            say(f"pending {migration.name}")
-        elif dry_run:
-            say(f"would apply {migration.name}")
-        elif apply(connection, migration):
+        say(f"{'pending' if check else 'would apply'} {migration.name}")
+    for kind, phrase in _differences(drift if not todo else drift._replace(missing=[])):
+        say(f"{'' if check else 'would heal '}{kind}: {phrase}")
+    something = bool(todo or drift.exposed or drift.missing)
+    if not something:
+        say(_NOTHING)
+    return int(check and something)
+
+
+def _apply(connection: psycopg.Connection, drift: Drift) -> int:
+    todo = pending(connection)
+    for migration in todo:
+        if apply(connection, migration):
             say(f"applied {migration.name}")
         else:
             say(f"applied by another run meanwhile: {migration.name}")
-    return 1 if check and todo else 0
+    if todo:
+        drift = look(connection)
+    differences = _differences(drift)
+    left = _differences(heal(connection)) if differences else []
+    for kind, phrase in differences:
+        if (kind, phrase) not in left:
+            say(f"healed {kind}: {phrase}")
+    for kind, phrase in left:
+        complain(f"{kind}, and cannot be healed: {phrase}. {_LEFT[kind]}")
+    if not todo and not differences:
+        say(_NOTHING)
+    return int(bool(left))
+
+
+def _differences(drift: Drift) -> list[tuple[str, str]]:
+    return [("exposed", phrase) for phrase in drift.exposed] + [
+        ("missing", phrase) for phrase in drift.missing
+    ]
 
 
 def _roll_back_last(connection: psycopg.Connection, *, dry_run: bool) -> int:

@@ -189,21 +189,43 @@ def test_a_table_that_the_superuser_migrates_is_no_more_open(database: Database)
     assert not may(database, "anon", STATEMENTS["truncate"])
 
 
-@supabase_kinds
-def test_a_table_made_by_hand_with_row_level_security_loses_what_policies_do_not_govern(
-    database: Database,
+#: Policies of a later migration, and what of a grant of everything they keep for whom.
+KEPT = {
+    "none": ("", {}),
+    "to read": (
+        f"create policy p on {LOG} for select to authenticated using (true)",
+        {"authenticated": {"SELECT"}},
+    ),
+    "to do all": (
+        f"create policy p on {LOG} to anon using (true)",
+        {"anon": {"SELECT", "INSERT", "UPDATE", "DELETE"}},
+    ),
+    "to everybody": (
+        f"create policy p on {LOG} for insert with check (true)",
+        {"anon": {"INSERT"}, "authenticated": {"INSERT"}},
+    ),
+    "restrictive alone": (f"create policy p on {LOG} as restrictive for select to anon using (true)", {}),
+}
+
+
+@two_kinds
+@pytest.mark.parametrize("policies", KEPT)
+def test_under_row_level_security_the_api_keeps_what_a_policy_is_there_for(
+    database: Database, policies: str
 ) -> None:
     """The dashboard switches row level security on for its tables, and leaves truncate to anon."""
+    statement, kept = KEPT[policies]
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute(migrations()[0].path.read_bytes())
         connection.execute("alter table follow_up_notification_log enable row level security")
-        connection.execute("grant all on follow_up_notification_log to anon")
+        connection.execute(f"grant all on {LOG} to anon, authenticated, service_role; {statement}".encode())
         connection.execute(migrations()[0].path.read_bytes())
-    assert not may(database, "anon", STATEMENTS["truncate"])
-    assert database.run(
-        f"select privilege_type from pg_class, aclexplode(relacl) where oid = '{LOG}'::regclass "
-        "and grantee = 'anon'::regrole order by 1"
-    ) == [("DELETE",), ("INSERT",), ("SELECT",), ("UPDATE",)]
+    given = database.run(
+        f"select grantee::regrole::text, privilege_type from pg_class, aclexplode(relacl) "
+        f"where oid = '{LOG}'::regclass and grantee <> relowner"
+    )
+    expected = {**kept, "service_role": {"SELECT", "INSERT"}}
+    assert set(given) == {(role, privilege) for role in expected for privilege in expected[role]}
 
 
 def test_row_level_security_is_left_to_a_later_migration(migrated: Database) -> None:

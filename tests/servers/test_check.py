@@ -133,7 +133,7 @@ def test_every_group_and_thing_has_its_line(run_check: Run, worker: Worker) -> N
         "settings.environment",
         *(f"redis.{x}" for x in ("reachable", "version", "tls", "persistence", "eviction", "memory")),
         *(f"postgres.{x}" for x in ("reachable", "version", "tls", "privileges", "log_table", "guard")),
-        *(f"postgres.{x}" for x in ("token_index", "migrations", "pooler")),
+        *(f"postgres.{x}" for x in ("token_index", "exposed", "migrations", "pooler")),
         *(f"queue.{x}" for x in ("workers", "waiting", "failed", "quarantined", "brake")),
     ]
 
@@ -152,6 +152,18 @@ IN_THE_DATABASE = {
         "postgres.migrations",
         "problem",
         "pending: 20261122060100_notiflog_worker",
+    ),
+    "a policy that is gone": (
+        f"drop policy notiflog_worker_insert on {LOG}",
+        "postgres.migrations",
+        "problem",
+        f"applied, and not there: policy notiflog_worker_insert on {LOG}",
+    ),
+    "a log that is open to everybody": (
+        f"grant select, truncate on {LOG} to public",
+        "postgres.exposed",
+        "problem",
+        f"public may select, truncate on {LOG}: run `python -m worker.migrate` as the owner",
     ),
     "the key not unique": (
         f"alter table {LOG} drop constraint follow_up_notification_log_idempotency_key_key",

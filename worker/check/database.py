@@ -8,7 +8,8 @@ from psycopg.conninfo import make_conninfo
 
 from .. import NAME
 from ..record import reservations
-from ..servers import postgres
+from ..servers import drift, postgres
+from ..servers.drift import Drift
 from ..servers.finding import Finding
 from ..servers.findings import database_findings, unwritable
 from ..servers.migrations import pending
@@ -39,7 +40,10 @@ def database(settings: Settings) -> Iterator[Finding]:
             yield from database_findings(connection, settings)
             yield from _future_registrations(connection, settings)
             yield from _missing(connection)
-            yield _migrations(connection)
+            with postgres.transaction(connection, sealed=True):
+                found = drift.look(connection)
+            yield _exposed(found)
+            yield _migrations(connection, found)
             yield _pooler(connection, url)
     except psycopg.Error as error:
         fault = postgres.judge(error)
@@ -67,13 +71,22 @@ def _future_registrations(connection: psycopg.Connection, settings: Settings) ->
                     yield finding
 
 
-def _migrations(connection: psycopg.Connection) -> Finding:
+def _exposed(found: Drift) -> Finding:
+    if found.exposed:
+        return Finding("postgres.exposed", "problem", "; ".join(found.exposed), drift.REMEDY)
+    return Finding("postgres.exposed", "ok", "nobody may do more than the migrations grant")
+
+
+def _migrations(connection: psycopg.Connection, found: Drift) -> Finding:
     if connection.execute(_CLOSED_LEDGERS).fetchone() == (True,):
         text = f"their owner can tell, with `python -m {NAME}.migrate --check`; this role may not look"
         return Finding("postgres.migrations", "ok", text)
     if names := [migration.name for migration in pending(connection)]:
         text = f"pending: {', '.join(names)}"
         return Finding("postgres.migrations", "problem", text, f"run `python -m {NAME}.migrate`")
+    if found.missing:
+        text = f"applied, and not there: {', '.join(found.missing)}"
+        return Finding("postgres.migrations", "problem", text, drift.REMEDY)
     return Finding("postgres.migrations", "ok", "all applied")
 
 

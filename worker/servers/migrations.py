@@ -7,7 +7,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg import errors, sql
 
-from . import postgres
+from . import drift, postgres
+from .drift import Drift
 
 #: The app's tables that the migrations refer to.
 APP_TABLES = ("public.users", "public.chapters", "public.scenario_rules")
@@ -100,16 +101,20 @@ def pending(connection: psycopg.Connection) -> list[Migration]:
     return [migration for migration in migrations() if migration.version not in versions]
 
 
-def refuse_strangers(connection: psycopg.Connection) -> None:
-    """Raise StrangerError unless the ledgers belong to whom this role can trust: before it reads one."""
+def look(connection: psycopg.Connection) -> Drift:
+    """What the catalogs say, whatever the ledgers claim.
+
+    Raises StrangerError unless the ledgers belong to whom this role can trust: so look before you read one.
+    """
     with postgres.transaction(connection, sealed=True):
         _refuse_strangers(connection)
+        return drift.look(connection)
 
 
 def apply(connection: psycopg.Connection, migration: Migration) -> bool:
     """Apply one migration in one transaction with its row in the ledger; False: another run was first.
 
-    Raises StrangerError, see `refuse_strangers`: somebody may have come meanwhile.
+    Raises StrangerError, see `look`: somebody may have come meanwhile.
     """
     with postgres.transaction(connection, sealed=True):
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
@@ -125,6 +130,19 @@ def apply(connection: psycopg.Connection, migration: Migration) -> bool:
             return False
         connection.execute(migration.path.read_bytes())
         return True
+
+
+def heal(connection: psycopg.Connection) -> Drift:
+    """Run all files again, in one transaction; returns what differs even then. The ledgers stay as they are.
+
+    Raises StrangerError, see `look`.
+    """
+    with postgres.transaction(connection, sealed=True):
+        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
+        _refuse_strangers(connection)
+        for migration in migrations():
+            connection.execute(migration.path.read_bytes())
+        return drift.look(connection)
 
 
 def roll_back(connection: psycopg.Connection, migration: Migration) -> None:
