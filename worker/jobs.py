@@ -38,7 +38,7 @@ _AGAIN = Retry(max=1_000_000)
 def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     """Record what became of push prompts. The job to enqueue on the queue `notiflog`.
 
-    `events`: payloads of the wire contract, see README. Returns the summary, or RQ's Retry while PostgreSQL
+    `events`: payloads of the wire contract, see `events`. Returns the summary, or RQ's Retry while PostgreSQL
     is away or somebody's lock keeps a row from being recorded. Raises RejectedEvents once every good event is
     recorded, and DatabaseFault for a fault that will not pass by itself; neither carries a token or a row's
     data.

@@ -1,4 +1,4 @@
-"""The list of log lines is one: what the code logs, what `logs.EVENTS` says, and what the README shows."""
+"""The list of log lines is one: what the code logs, what `logs.EVENTS` says, and what the manual shows."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 import rq
 
 import worker
+from tests.manual import section
 from worker import logs
 from worker.judge.batch import Batch
 from worker.judge.classify import Failure, classify
@@ -21,7 +22,6 @@ from worker.sweep import __main__ as sweep
 from worker.sweep import passes
 
 PACKAGE = Path(worker.__file__).parent
-README = (PACKAGE.parent / "README.md").read_text()
 
 
 class Call(NamedTuple):
@@ -80,9 +80,8 @@ def test_has_no_event_that_nobody_logs() -> None:
     assert set(logs.EVENTS) == {call.event for call in CALLS} | {"rq", "library"}
 
 
-def test_stands_in_the_readme() -> None:
-    section = re.split(r"\n##+ ", README.partition("### Log lines")[2])[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
+def test_stands_in_the_manual() -> None:
+    rows = [line for line in section("Log lines").splitlines() if line.startswith("| `")]
     assert rows == [
         f"| `{name}` | {event.meaning} | {', '.join(f'`{field}`' for field in event.fields.split())} |"
         for name, event in logs.EVENTS.items()

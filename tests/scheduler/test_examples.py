@@ -1,4 +1,4 @@
-"""The README's examples for schedulers run as they stand there."""
+"""The manual's examples for schedulers run as they stand there."""
 
 import asyncio
 import json
@@ -8,7 +8,6 @@ import textwrap
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,13 +20,11 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.utils import utcformat
 
+from tests.manual import example
 from tests.scheduler.conftest import Fcm, Work
 from worker.demo import sample
 from worker.drain import DrainWorker
 from worker.enqueue import enqueue_outcomes
-
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
 
 Statuses = Callable[[], list[str]]
 
@@ -35,16 +32,8 @@ Statuses = Callable[[], list[str]]
 NEW, OLD = "c" + "N" * 21, "c" + "O" * 21
 
 
-def example(heading: str, language: str) -> str:
-    """The first block of that language under a heading."""
-    section = re.split(r"\n##+ ", README.read_text().partition(f"# {heading}\n")[2])[0]
-    found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
-    assert found, f"{README.name} has no {language} example under {heading!r}"
-    return found[1]
-
-
 def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
-    exec(code, names)  # noqa: S102 - our own README
+    exec(code, names)  # noqa: S102 - our own manual
     return names
 
 
@@ -116,7 +105,7 @@ def test_async_scheduler(
 
 
 def test_history(names: dict[str, Any], connection: psycopg.Connection, app: sample.App) -> None:
-    code = example("Ask", "python")
+    code = example("Ask, and reserve", "python")
     connection.execute(
         "insert into public.follow_up_notification_log (peer_mentor_id, chapter_id, scenario_rule_id,"
         " delivered_at, delivery_channel, idempotency_key, status)"

@@ -11,7 +11,7 @@ class Event(NamedTuple):
     fields: str
 
 
-#: Every event, by name. Adding a line to the log starts here; the README shows the same list.
+#: Every event, by name. Adding a line to the log starts here; the manual shows the same list.
 EVENTS = {
     "outcomes_recorded": Event(
         "the summary of one job or turn: its events by outcome, by reason, and what became of their tokens",

@@ -35,7 +35,7 @@ class NoConnection(psycopg.OperationalError):
 # --- words ------------------------------------------------------------------------------------------------
 
 _LOGIN = "check DATABASE_URL: user, and password with its special characters percent-encoded"
-_TLS = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=, see README (TLS)"
+_TLS = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=, see the manual (TLS)"
 _SETTING = "check DATABASE_URL: put that parameter (or PG..., in the environment) right, or take it out"
 _POOL = "all connections are taken: start fewer workers, set NOTIFLOG_CONNECTIONS=1, or allow more"
 _SUPABASE = (
@@ -67,7 +67,7 @@ LASTING = {
     r"server does not support SSL": "check DATABASE_URL, or switch TLS on there",
     r"SSL connection is required|connection is insecure|SSL required": _TLS,
     r"certificate verify failed|does not match host name|weak sslmode": (
-        "check DATABASE_URL: host, sslmode and sslrootcert, see README (TLS)"
+        "check DATABASE_URL: host, sslmode and sslrootcert, see the manual (TLS)"
     ),
     r"certificate file|private key file|system root certificate": (
         "check DATABASE_URL: are the files of sslrootcert, sslcert and sslkey there and readable?"

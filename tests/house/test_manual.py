@@ -1,4 +1,4 @@
-"""The README says what the code does."""
+"""The README and the manual say what the code does."""
 
 import ast
 import re
@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.manual import EVERY_PAGE, PAGES, README, ROOT, TEXT, section, sections
 from worker.judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED
 from worker.judge.rules import APNS_RULES, FCM_RULES
 from worker.servers import redis_faults, refusals
 from worker.servers.settings import Settings, read_settings
 from worker.servers.tokens import VARIABLES
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 MODULES = sorted((ROOT / "worker").rglob("*.py"))
 REASONS = sorted(
@@ -26,13 +24,6 @@ REASONS = sorted(
     | {rule.reason for rule in APNS_RULES}
     | {FID_SENT_AS_TOKEN.reason, LIVE_ACTIVITY_ENDED.reason}
 )
-
-
-def section(heading: str) -> str:
-    """What stands between a heading and the next one."""
-    found = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", README, re.DOTALL | re.MULTILINE)
-    assert found, f"README.md has no heading {heading!r}"
-    return found[1]
 
 
 # --- what a sentence means --------------------------------------------------------------------------------
@@ -80,28 +71,40 @@ def test_the_least_rights_of_a_redis_user_are_shown() -> None:
     assert least in section("What a sentence means")
 
 
-# --- headings ---------------------------------------------------------------------------------------------
+# --- pages and links --------------------------------------------------------------------------------------
 
-_PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)  # a # in an example is no heading
-#: As GitHub makes them of headings.
-ANCHORS = [
-    re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
-    for heading in re.findall(r"^##+ (.+)$", _PROSE, re.MULTILINE)
-]
-LINKS = sorted(set(re.findall(r"\]\(#([^)]+)\)", README)))
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_every_link_within_the_page_leads_to_a_heading(link: str) -> None:
-    assert ANCHORS.count(link) == 1
+LINKS = sorted(
+    (page, link)
+    for page in EVERY_PAGE
+    for link in set(re.findall(r"\]\(([^)\s]+)\)", page.read_text()))
+    if not link.startswith("https://")
+)
 
 
-def test_the_contents_name_every_section() -> None:
-    chapters = {"see-it-run", "operate-it", "recipes"}  # the page's top, and those whose parts are named
-    details = {"with-firebase-admin", "with-other-clients", "with-an-apns-client-from-async-code"}
-    details |= {"from-another-language", "rolling-back", "the-workers-role", "when-row-level-security-comes"}
-    contents = README.partition("**Contents**")[2].partition("\n## ")[0]
-    assert set(re.findall(r"\]\(#([^)]+)\)", contents)) == set(ANCHORS) - chapters - details
+def anchors(page: Path) -> list[str]:
+    """As GitHub and MkDocs make them of headings."""
+    return [
+        re.sub(r"[^\w\- ]", "", each.heading).strip().lower().replace(" ", "-") for each in sections(page)
+    ]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
+def test_every_link_leads_somewhere(page: Path, link: str) -> None:
+    file, _, anchor = link.partition("#")
+    to = (page.parent / file).resolve() if file else page
+    assert to.exists()
+    assert not anchor or anchors(to).count(anchor) == 1
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_every_page_is_reached_from_the_readme_and_the_manuals_front(page: Path) -> None:
+    front = ROOT / "docs" / "index.md"
+    reached = {(begin, (begin.parent / link.partition("#")[0]).resolve()) for begin, link in LINKS}
+    assert page == front or {(README, page), (front, page)} <= reached
+
+
+def test_the_readme_stays_one_page() -> None:
+    assert len(README.read_text().splitlines()) <= 220
 
 
 def test_every_door_and_every_wing_stands_in_their_table() -> None:
@@ -119,9 +122,7 @@ _OPTION = re.compile(r"--[a-z][a-z-]+")
 COMMANDS = sorted(
     {
         (module, option)
-        for module, rest in re.findall(
-            r"python -m ((?:worker|tests)\.[\w.]*\w)([^`\n]*)", README + CONTRIBUTING
-        )
+        for module, rest in re.findall(r"python -m ((?:worker|tests)\.[\w.]*\w)([^`\n]*)", TEXT)
         for option in ("--help", *_OPTION.findall(rest))
     }
 )
@@ -164,9 +165,7 @@ def test_a_section_about_a_command_names_no_option_that_it_lacks(
     assert named <= options(module, capsys)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"(?:tests|worker|migrations)/[\w/.]*\w\.\w+", README + CONTRIBUTING)))
-)
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tests|worker|migrations)/[\w/.]*\w\.\w+", TEXT))))
 def test_every_file_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).is_file()
 
