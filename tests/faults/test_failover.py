@@ -40,7 +40,7 @@ def standby_of(primary: sandbox.Postgres) -> Iterator[sandbox.Postgres]:
     account = primary.directory.owner()
     directory.mkdir(mode=0o700)
     shutil.chown(directory, account)
-    arguments = [str(argument) for argument in primary.process.args]
+    arguments: list[str] = primary.process.args  # type: ignore[assignment]
     copy = [str(Path(arguments[0]).with_name("pg_basebackup")), "--pgdata", str(directory)]
     copy += ["--host", str(primary.directory), "--username", primary.superuser]
     copy += ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
@@ -113,6 +113,11 @@ def test_a_failover_of_postgresql_loses_and_doubles_nothing(
 CONFIG = {"appendonly": "yes", "repl-diskless-sync-delay": "0"}
 
 
+def stop(server: ValkeyServer) -> None:
+    if server.is_running():
+        server.stop()
+
+
 class Replicas:
     """Two durable servers, of which the second follows the first."""
 
@@ -124,7 +129,7 @@ class Replicas:
             place.mkdir()
             server = ValkeyServer(data_dir=place, unix_socket_path=place / "s", config=CONFIG)
             server.start()
-            run.callback(lambda server=server: server.is_running() and server.stop())
+            run.callback(stop, server)
             self.servers.append(server)
         lead(self.address, self.places[0])
         self.url = f"unix://{self.address}/s"
