@@ -19,8 +19,7 @@ Target = Literal["token", "fid", "live_activity"]
 Time = Annotated[datetime, Meta(tz=True)]
 
 
-# `gc=False`: nothing in them refers back to them, so the collector need not follow thousands.
-class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider's answer about one device token."""
 
     #: FCM registration token, Firebase installation id or APNs device token: what the app's table holds.
@@ -43,7 +42,7 @@ class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
             _check_time("sent_at", self.sent_at)
 
 
-class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What became of one prompt to one peer mentor."""
 
     peer_mentor_id: UUID

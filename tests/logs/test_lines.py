@@ -351,7 +351,8 @@ class TestSetup:
         code = (
             "import logging, os, sys; from worker import logs\n"
             "reader, writer = os.pipe(); os.close(reader); sys.stdout = os.fdopen(writer, 'w')\n"
-            "logs.setup(); logging.getLogger('rq.worker').error('MARK %s', 'MARK'); os._exit(0)"
+            "logs.setup(); logging.getLogger('rq.worker').error('MARK %s', 'MARK'); logging.shutdown()\n"
+            "os._exit(0)"
         )
         assert python(code).stderr == "a log line is lost: BrokenPipeError\n"
 

@@ -3,7 +3,6 @@
 from .catalogue import EVENTS
 from .foreign import DESCRIPTIONS, describe
 from .lines import (
-    CarefulHandler,
     JsonFormatter,
     TextFormatter,
     error,
@@ -11,10 +10,10 @@ from .lines import (
     info_each,
     lines,
     logger,
-    setup,
     token_hash,
     warning,
 )
+from .output import CarefulHandler, setup
 
 __all__ = [
     "DESCRIPTIONS",

@@ -38,9 +38,6 @@ EVENTS = {
     "guard_off": Event(
         "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart", "stale"
     ),
-    "sent_in_the_future": Event(
-        "dead tokens are kept, because their send is dated ahead of PostgreSQL's clock", "tokens remedy"
-    ),
     "guard_weak": Event("registration times say too little of when a token was registered", "problem remedy"),
     "prune_limited": Event(
         "more dead tokens in a minute than NOTIFLOG_PRUNE_LIMIT allows: the others stay for now",
@@ -82,6 +79,10 @@ EVENTS = {
     "jobs_given_up": Event("jobs taken over too often fail: they may be what ends the workers", "jobs"),
     "jobs_released": Event("the worker stops, its unfinished jobs are back in the queue", "jobs"),
     "worker_stopped": Event("the worker refuses to start, or ends: why, and what to do", "problem"),
+    "lines_lost": Event(
+        "nobody read standard output for a while, or it could not be written: so many lines are missing",
+        "lines",
+    ),
     "sentry_off": Event("SENTRY_DSN is set, but nothing is sent there", "problem"),
     "rq": Event("a line of RQ's own", "logger message [exc] [problem] [frames]"),
     "library": Event("a warning of another library", "logger message [exc] [problem] [frames]"),

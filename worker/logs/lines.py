@@ -8,9 +8,7 @@ forge a second line, or move a terminal's cursor.
 import hashlib
 import json
 import logging
-import os
 import re
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -67,41 +65,6 @@ class TextFormatter(logging.Formatter):
             del fields["logger"]
             words.append(fields.pop("message").encode("unicode_escape").decode())
         return " ".join((*words, *(f"{name}={_show(value)}" for name, value in fields.items())))
-
-
-class CarefulHandler(logging.Handler):
-    """A handler whose own faults show no record: logging would print it, arguments and all."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Say on standard error that a line is lost."""
-        error = sys.exc_info()[0]
-        print(f"a log line is lost: {error and error.__name__}", file=sys.stderr)  # noqa: T201
-
-
-class _StandardOutput(CarefulHandler, logging.StreamHandler[Any]):
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        if sys.stdout.isatty():
-            self.setFormatter(TextFormatter(colour=not os.environ.get("NO_COLOR")))
-        else:
-            self.setFormatter(JsonFormatter())
-
-
-def setup() -> None:
-    """Write this process's lines, RQ's included, unless its program has set up logging itself. Idempotent."""
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
-    if logger.hasHandlers():
-        return
-    logging.getLogger().addHandler(_StandardOutput())
-    rq = logging.getLogger("rq")
-    if rq.level == logging.NOTSET:
-        rq.setLevel(logging.INFO)
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("rq.")]:
-        other = logging.getLogger(name)
-        for handler in [one for one in other.handlers if type(one).__module__ == "rq.logutils"]:
-            other.removeHandler(handler)
-            other.propagate = True
 
 
 def info(event: str, **fields: object) -> None:
