@@ -19,7 +19,8 @@ Target = Literal["token", "fid", "live_activity"]
 Time = Annotated[datetime, Meta(tz=True)]
 
 
-class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+# `gc=False`: nothing in them refers back to them, so the collector need not follow thousands.
+class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One provider's answer about one device token."""
 
     #: FCM registration token, Firebase installation id or APNs device token: what the app's table holds.
@@ -42,7 +43,7 @@ class SendResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             _check_time("sent_at", self.sent_at)
 
 
-class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What became of one prompt to one peer mentor."""
 
     peer_mentor_id: UUID

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -21,7 +22,7 @@ from worker.record.tokens import Tokens
 from worker.servers import postgres
 from worker.servers.postgres import connect, is_transient
 from worker.servers.settings import Settings
-from worker.servers.tokens import CHANNELS, TokenTable
+from worker.servers.tokens import CHANNELS, Mark, TokenTable
 
 Record = Callable[..., Report]
 
@@ -303,12 +304,44 @@ class TestPruning:
         run([make.event(app, results=[make.unregistered(sent_at="2026-11-16T04:00:00Z")])])
         assert tokens(connection) == ["token"]
 
-    def test_a_send_dated_in_the_future_deletes_nothing(
+    @pytest.mark.parametrize("ahead", [timedelta(seconds=5), timedelta(minutes=4), timedelta(days=20_000)])
+    @pytest.mark.parametrize("prunes", ["delete", "dead=true"])
+    def test_a_send_dated_in_the_future_prunes_nothing_and_is_told(
+        self,
+        config: Settings,
+        run: Record,
+        connection: psycopg.Connection,
+        app: sample.App,
+        logged: Callable[[], list[dict[str, Any]]],
+        ahead: timedelta,
+        prunes: str,
+    ) -> None:
+        connection.execute("alter table public.device_tokens add dead boolean")
+        register(connection, app, "token", self.BEFORE)
+        sent = datetime.now(UTC) + ahead
+        event = make.event(app, results=[make.unregistered(sent_at=sent.isoformat())])
+        mark = None if prunes == "delete" else Mark("dead", "true")
+        report = run([event], with_tokens(config, mark=mark))
+        assert connection.execute("select token, dead from public.device_tokens").fetchall() == [
+            ("token", None)
+        ]
+        assert (report.summary["kept"], report.summary["pruned"]) == (1, 0)
+        assert [line["tokens"] for line in logged() if line["event"] == "sent_in_the_future"] == [1]
+
+    def test_a_clock_that_is_a_little_ahead_prunes_what_registered_before_now(
         self, run: Record, connection: psycopg.Connection, app: sample.App
     ) -> None:
         register(connection, app, "token", self.BEFORE)
-        run([make.event(app, attempted_at="2099-01-01T00:00:00Z", results=[make.unregistered()])])
-        assert tokens(connection) == ["token"]
+        register(connection, app, "again", (datetime.now(UTC) + timedelta(seconds=1)).isoformat())
+        sent = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
+        run(
+            [
+                make.event(
+                    app, results=[make.unregistered(token, sent_at=sent) for token in ("token", "again")]
+                )
+            ]
+        )
+        assert tokens(connection) == ["again"]
 
     @pytest.mark.parametrize(
         ("status", "body"),

@@ -120,6 +120,14 @@ class TestJobs:
         enqueue_outcomes(redis, good(app, 20), per_job=1)
         assert calls(redis, "exec", "rpush") == {"exec": 1, "rpush": 20}
 
+    @pytest.mark.parametrize("per_job", [1, 2, 500])
+    def test_of_large_events_hold_fewer(
+        self, redis: Redis, app: sample.App, monkeypatch: pytest.MonkeyPatch, per_job: int
+    ) -> None:
+        monkeypatch.setattr(enqueue, "LARGEST_JOB", 1000)
+        jobs = enqueue_outcomes(redis, good(app, 10), per_job=per_job)
+        assert {len(job.args[0]) for job in jobs} == {min(per_job, 2)}
+
     @given(sizes=st.lists(st.integers(1, 120)), most=st.integers(1, 5))
     def test_are_within_the_limits_and_hold_every_event(self, sizes: list[int], most: int) -> None:
         events: list[dict[str, Any]] = [{"n": n} for n in range(len(sizes))]
@@ -130,6 +138,22 @@ class TestJobs:
         for chunk in chunks:
             assert 1 <= len(chunk) <= most
             assert len(chunk) == 1 or sum(sizes[event["n"]] for event in chunk) <= 100
+
+    @pytest.mark.parametrize(("events", "compressed"), [(1, False), (500, True)])
+    def test_are_compressed_where_that_is_worth_the_time(
+        self, redis: Redis, app: sample.App, events: int, compressed: bool
+    ) -> None:
+        (job,) = enqueue_outcomes(redis, good(app, events))
+        data: Any = redis.hget(job.key, "data")
+        assert (data[:1] == b"\x78", len(data) < len(job.data)) == (compressed, compressed)
+        assert Job.fetch(job.id, connection=redis).args == job.args
+
+    def test_are_of_the_class_that_the_queue_asks_for(self, redis: Redis, app: sample.App) -> None:
+        class Own(Job):  # type: ignore[misc]
+            pass
+
+        (job,) = enqueue_outcomes(Queue("notiflog", connection=redis, job_class=Own), good(app, 1))
+        assert type(job) is Own
 
     def test_go_to_the_queue_that_is_given(self, redis: Redis, app: sample.App) -> None:
         (job,) = enqueue_outcomes(Queue("staging", connection=redis), good(app, 1))

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from tests.scheduler.conftest import Record
 from worker import history, logs
 from worker.demo import sample
+from worker.record import reservations
 from worker.servers import postgres
 
 KEYS = {"a", "b", "c"}
@@ -206,9 +207,12 @@ class TestAtOnce:
         assert len(taken) == rounds * 200
         assert set(taken.values()) == {1}
 
-    def test_reserving_releasing_and_tidying_never_deadlock(self, database: str) -> None:
+    def test_reserving_releasing_and_tidying_never_deadlock(
+        self, database: str, connection: psycopg.Connection, record: Record
+    ) -> None:
         """PostgreSQL ends one of two that wait for each other: then a call would raise."""
         keys = [f"key-{n}" for n in range(300)]
+        history.reserve(connection, keys[:10])
 
         def run(number: int) -> int:
             order = random.Random(number)  # noqa: S311 - no secret
@@ -221,8 +225,18 @@ class TestAtOnce:
                     calls += 1
             return calls
 
-        with ThreadPoolExecutor(8) as pool:
+        def tidy() -> int:
+            deleted = 0
+            with postgres.connect(database) as other:
+                for key in keys[:100]:
+                    record(key=key)
+                    deleted += reservations.tidy(other)
+            return deleted
+
+        with ThreadPoolExecutor(9) as pool:
+            tidied = pool.submit(tidy)
             assert sum(pool.map(run, range(8))) == 8 * 25
+            assert tidied.result(60) >= 10
 
     def test_waits_for_a_transaction_that_may_still_give_the_key_up(
         self, connection: psycopg.Connection, other: psycopg.Connection

@@ -38,6 +38,9 @@ EVENTS = {
     "guard_off": Event(
         "NOTIFLOG_TOKEN_REGISTERED_COLUMN is empty: re-registered tokens cannot be told apart", "stale"
     ),
+    "sent_in_the_future": Event(
+        "dead tokens are kept, because their send is dated ahead of PostgreSQL's clock", "tokens remedy"
+    ),
     "guard_weak": Event("registration times say too little of when a token was registered", "problem remedy"),
     "prune_limited": Event(
         "more dead tokens in a minute than NOTIFLOG_PRUNE_LIMIT allows: the others stay for now",

@@ -83,6 +83,8 @@ class PlainJsonSerializer(PlainSerializer):
 
 def inflate(data: bytes) -> bytes:
     """Undo RQ's compression within MAX_INFLATED_BYTES. Raises UntrustedJob."""
+    if data and data[0] & 15 != 8:  # no stream of zlib's begins so, but every pickle and JSON does
+        return data
     inflater = zlib.decompressobj()
     try:
         inflated = inflater.decompress(data, MAX_INFLATED_BYTES)

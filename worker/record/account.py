@@ -51,8 +51,9 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
 
     A row, and a dead token, counts for the first event that has it. `withheld`: tokens that the brake holds.
     """
-    fates = {"pruned": recorded.tokens.pruned, "kept": recorded.tokens.kept, "withheld": withheld}
-    fates |= {"refused": recorded.tokens.refused, "absent": recorded.tokens.absent}
+    tokens = recorded.tokens
+    fates = {"pruned": tokens.pruned, "kept": tokens.kept | tokens.early, "withheld": withheld}
+    fates |= {"refused": tokens.refused, "absent": tokens.absent}
     written: dict[str, Status] = {}
     counted: set[str] = set()
     reports = []
@@ -61,9 +62,9 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
         stale = {notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale}
         stale -= counted
         counted |= stale
-        tokens = {fate: len(stale & those) for fate, those in fates.items()}
+        became = {fate: len(stale & those) for fate, those in fates.items()}
         reasons = {name: summary.pop(name) for name in ("failed_by", "skipped_by")}
-        reports.append(Report({**summary, **tokens, **reasons}, rejected))
+        reports.append(Report({**summary, **became, **reasons}, rejected))
     return reports
 
 

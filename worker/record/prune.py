@@ -16,8 +16,9 @@ from ..servers.token_shape import Column, Shape, identifier, registration_time
 from ..servers.tokens import TokenTable
 
 #: Delete, or mark, tokens registered before their death notice; returns (token, what became of it) of those
-#: found. A notice dated well into the future proves nothing about now (a clock is wrong) and prunes nothing.
-#: One token may stand there in several spellings, each an index look-up of the column's own type.
+#: found. A notice from PostgreSQL's future prunes nothing: the sender's clock is ahead, so whatever
+#: registered since the send would look older than it. One token may stand there in several spellings, each
+#: an index look-up of the column's own type.
 PRUNE = """
 with notice as materialized (
   select spelling::{type} as spelling, token, before
@@ -26,12 +27,14 @@ with notice as materialized (
 pruned as (
   {act}
    where {same} and {unmarked}
-     and {registered} < notice.before and notice.before < now() + interval '5 minutes'
+     and {registered} < least(notice.before, now()) and notice.before < now() + interval '2 seconds'
   returning notice.token
 )
 select token, 'pruned' from pruned
 union
-select notice.token, case when {unmarked} then 'kept' else 'marked' end
+select notice.token,
+       case when not {unmarked} then 'marked'
+            when notice.before < now() + interval '2 seconds' then 'kept' else 'early' end
   from {table} as device join notice on {same}
 """
 
@@ -60,6 +63,8 @@ class Pruned(NamedTuple):
     pruned: frozenset[str] = frozenset()
     #: Their device registered again after they were reported dead: it is alive.
     kept: frozenset[str] = frozenset()
+    #: Their notice is dated ahead of PostgreSQL's clock.
+    early: frozenset[str] = frozenset()
     #: Marked already.
     marked: frozenset[str] = frozenset()
     #: The table does not hold them.
@@ -96,14 +101,15 @@ def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleT
     )
     arrays = [list(column) for column in zip(*lines, strict=True)] or [[], [], []]
     statement = _compose(PRUNE, shape)
-    found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "marked": set()}
+    found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "early": set(), "marked": set()}
     for same, became in connection.execute(statement, arrays):
         found[became] |= spelled[same]
     # The table is read as it was before: what is pruned now stands there, too.
     kept = found["kept"] - found["pruned"]
-    marked = found["marked"] - found["pruned"] - kept
-    absent = {notice.token for notice in notices} - found["pruned"] - kept - marked
-    return Pruned(*map(frozenset, (found["pruned"], kept, marked, absent)))
+    early = found["early"] - found["pruned"] - kept
+    marked = found["marked"] - found["pruned"] - kept - early
+    absent = {notice.token for notice in notices} - found["pruned"] - kept - early - marked
+    return Pruned(*map(frozenset, (found["pruned"], kept, early, marked, absent)))
 
 
 def tokens_after(connection: psycopg.Connection, shape: Shape, token: str, limit: int) -> list[Token]:

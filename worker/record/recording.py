@@ -74,6 +74,9 @@ def record(
 
     if unguarded := tokens.unguarded(stale):
         logs.warning("guard_off", stale=unguarded)
+    if early := len(recorded.tokens.early):
+        remedy = "set the senders' clocks by NTP; reported by a right clock, the tokens go"
+        logs.warning("sent_in_the_future", tokens=early, remedy=remedy)
     logs.info_each("send_failed", [_fields(failure) for outcome in judged for failure in outcome.failures])
     ms = round((time.perf_counter() - started) * 1000, 1)
     logs.info("outcomes_recorded", jobs=len(batches), **total(reports), ms=ms)
