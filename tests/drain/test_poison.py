@@ -157,15 +157,18 @@ def make_odd(redis: Redis, name: str) -> bytes:
     return job_id
 
 
-@pytest.mark.parametrize("place", [QUEUE, INTERMEDIATE], ids=["queue", "intermediate"])
+@pytest.mark.parametrize(
+    ("place", "kept"), [(QUEUE, "a-"), (INTERMEDIATE, "")], ids=["queue", "intermediate"]
+)
 def test_ids_without_a_readable_hash(
-    redis: Redis, queue: Queue, app: sample.App, drain: Drain, logged: Logged, place: str
+    redis: Redis, queue: Queue, app: sample.App, drain: Drain, logged: Logged, place: str, kept: str
 ) -> None:
+    """A turn runs a job whose id alone is odd, see `test_odd_ids`; RQ's maintenance cannot."""
     ids = [make_odd(redis, name) for name in ODD_IDS]
     redis.rpush(place, *ids)
     good = enqueue_many(queue, app, 1)
     drain()
-    expected = sorted(job_id.decode(errors="replace") for job_id in ids)
+    expected = sorted(job_id.decode(errors="replace") for job_id in ids if job_id.startswith(kept.encode()))
     assert (quarantined(redis), lines(logged), statuses(good)) == (expected, expected, ["finished"])
 
 

@@ -140,8 +140,20 @@ def test_odd_ids_and_keys_hide_no_other_job(redis: Redis, name: str, place: str)
     by_id = {raw_id(job.job_id): job for job in stopped_jobs(redis)}
     assert by_id.keys() == {odd, b"good"}
     assert by_id[odd].state == place
-    if place == "quarantined" or name.startswith("a-"):
+    if name.startswith("a-"):
         assert by_id[odd].reason == "unreadable"
+    elif place == "quarantined":
+        assert by_id[odd].reason == "repaired"
+
+
+def test_an_odd_id_by_which_other_jobs_wait_is_told(redis: Redis) -> None:
+    set_aside(redis, "a:b")
+    redis.sadd("rq:job:a:b:dependents", "other")
+    job = only(redis)
+    assert (job.reason, job.why) == (
+        "unreadable",
+        "RQ 3 does not allow its id, by which other jobs wait for it",
+    )
 
 
 def test_an_unreadable_field_of_a_quarantined_job_is_named(redis: Redis) -> None:

@@ -5,9 +5,12 @@
 -- ARGV  1 key prefix  2 worker name  3 lease holder  4 turn  5 now, RQ's text form  6 most jobs
 --       7 most bytes of job data  8 most bytes of one job's data  9 lease, seconds  10 worker TTL, seconds
 --
--- Returns {taken, claimed, ordinary, quarantined}: taken = how many left the queue; claimed = {job id,
+-- Returns {taken, claimed, ordinary, quarantined, renamed}: taken = how many left the queue; claimed = {job id,
 -- execution id, data, result TTL, recoveries, counted} each, the last three as the job has them; ordinary = 1 when
--- the one claimed job needs RQ's ordinary path; quarantined = ids set aside.
+-- the one claimed job needs RQ's ordinary path; quarantined = ids set aside; renamed = {new id, old id} each.
+--
+-- Earlier RQs enqueue under ids that RQ 3 no longer allows, as 'a:b': its code, which fails jobs and finishes some,
+-- would end of them, maintenance included. Such a job goes on under a new id, unless others wait for it by the old.
 --
 -- Of a job's hash only these fields are read: what stands in others can do no harm here. RQ's records of
 -- executions are left out: a third of the time, for what nobody reads of jobs that take milliseconds.
@@ -24,14 +27,15 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 redis.call('ZADD', leases, now + ARGV[9], holder)
 
-local claimed, quarantined, scores, members = {}, {}, {}, {}
+local claimed, quarantined, renamed, scores, members = {}, {}, {}, {}, {}
 local taken, bytes, ordinary, full = 0, 0, false, false
 local ttl = tonumber(ARGV[10]) + 60
 for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   local key = prefix .. ':job:' .. id
   local size = redis.pcall('HSTRLEN', key, 'data')
-  -- No id of RQ's, not a hash, or larger than any job of ours.
-  if not string.match(id, '^[%w_-]+$') or type(size) == 'table' or size > largest then
+  local odd = not string.match(id, '^[%w_-]+$')
+  -- Not a hash, larger than any job of ours, or no id of RQ's.
+  if type(size) == 'table' or size > largest or odd and (size == 0 or redis.call('EXISTS', key .. ':dependents') == 1) then
     quarantined[#quarantined + 1] = id
   elseif size > 0 then -- else the job was deleted while it waited; RQ passes over it, too
     local fields = redis.call('HMGET', key, 'data', 'result_ttl', 'recoveries', 'counted', 'repeats_left',
@@ -47,6 +51,13 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     full, ordinary = single, rare
     bytes = bytes + size
 
+    if odd then
+      local new = 'renamed-' .. holder .. '-' .. turn .. '-' .. #claimed
+      local new_key = prefix .. ':job:' .. new
+      redis.call('COPY', key, new_key)
+      renamed[#renamed + 1] = { new, id }
+      id, key = new, new_key
+    end
     local execution = holder .. '-' .. turn .. '-' .. #claimed
     local member = id .. ':' .. execution
     redis.call('HSET', key, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text, 'worker_name', name)
@@ -63,10 +74,11 @@ end
 if #quarantined > 0 then redis.call('RPUSH', quarantine, unpack(quarantined)) end
 if #claimed > 0 then redis.call('ZADD', started, unpack(scores)) end
 if taken > 0 then redis.call('LTRIM', queue, taken, -1) end
+for _, names in ipairs(renamed) do redis.call('UNLINK', prefix .. ':job:' .. names[2]) end
 if #claimed > 0 then
   redis.call('SADD', executions, unpack(members))
   redis.call('EXPIRE', executions, ttl)
   redis.call('HSET', worker, 'state', 'busy', 'last_heartbeat', now_text)
   redis.call('EXPIRE', worker, ttl)
 end
-return { taken, claimed, ordinary and 1 or 0, quarantined }
+return { taken, claimed, ordinary and 1 or 0, quarantined, renamed }

@@ -98,7 +98,7 @@ class Claims:
             self.timing.lease,
             self._worker.worker_ttl,
         )
-        taken, claimed, ordinary, quarantined = self._claim(keys, arguments)
+        taken, claimed, ordinary, quarantined, renamed = self._claim(keys, arguments)
         jobs = [
             Claimed(
                 job_id.decode(),
@@ -112,7 +112,13 @@ class Claims:
         ]
         for job_id in quarantined:
             name = job_id.decode(errors="replace")
-            logs.error("job_quarantined", job=name, problem="not a job, or too large")
+            logs.error(
+                "job_quarantined",
+                job=name,
+                problem="no job, too large, or of an id that RQ does not allow while others wait for it",
+            )
+        for job_id, was in renamed:
+            logs.warning("job_renamed", job=job_id.decode(), was=was.decode(errors="replace"))
         return Turn(jobs, taken, bool(ordinary))
 
     def finish(self, done: Sequence[Done], started_at: float, seconds: float) -> set[str]:

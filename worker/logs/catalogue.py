@@ -78,6 +78,7 @@ EVENTS = {
         "a key in Redis held another type of value than it should, and stands under this name now", "key"
     ),
     "job_quarantined": Event("a job that RQ cannot read, set aside in a list of its own", "job problem"),
+    "job_renamed": Event("a job had an id that RQ 3 no longer allows, and goes on under another", "job was"),
     "jobs_taken_over": Event("a worker went silent, its jobs are back in the queue", "jobs"),
     "jobs_given_up": Event("jobs taken over too often fail: they may be what ends the workers", "jobs"),
     "jobs_released": Event("the worker stops, its unfinished jobs are back in the queue", "jobs"),

@@ -1,6 +1,7 @@
 """Names in Redis that the workers, the scheduler's side and the commands share. Loads nothing."""
 
 import os
+import re
 
 #: The job, by name: the scheduler need not import what the worker needs. The wire contract has this name,
 #: whatever the package is called here.
@@ -26,6 +27,9 @@ RETRIES = 3
 MOST_RECOVERIES = 3
 #: Bytes of data that no job of ours reaches; a hash with more is not worth the memory.
 LARGEST_DATA = 16 << 20
+
+#: The ids of jobs that RQ 3 allows; earlier ones took any text.
+ALLOWED_ID = re.compile(rb"[A-Za-z0-9_-]+")
 
 #: The list of keys that were renamed because they held another type of value, until a worker tells of them.
 RENAMED = f"{PREFIX}:notiflog:renamed"

@@ -1,14 +1,16 @@
 """Put stopped jobs back or away, and mend what a killed worker leaves in RQ's lists."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from redis import Redis
 from rq.job import Job
 from rq.utils import now, utcformat
 
-from .keys import PREFIX, QUEUE, RETRIES, failed_key, quarantine_key, raw_id
+from .keys import ALLOWED_ID, PREFIX, QUEUE, RETRIES, failed_key, quarantine_key, raw_id
 from .scripts import script
 from .stopped import StoppedJob
 
@@ -28,20 +30,25 @@ def forget_killed_executions(job: Job) -> None:
 def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
     """Put stopped jobs to the end of `queue`, each in one step; what became of each: see `replay.lua`.
 
+    A job whose id RQ no longer allows goes on under a new one.
     RQ's own `requeue` takes a job out of the registry first and enqueues it then, and fetches it in between.
     """
     keys = [f"{PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
-    return _script(redis, "replay", keys, [PREFIX, queue, utcformat(now()), RETRIES], jobs)
+    ids = [
+        (raw := raw_id(job.job_id), job.state, "" if ALLOWED_ID.fullmatch(raw) else uuid4().hex)
+        for job in jobs
+    ]
+    return _script(redis, "replay", keys, [PREFIX, queue, utcformat(now()), RETRIES], ids)
 
 
 def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
     """Delete stopped jobs for good; what became of each: see `discard.lua`."""
-    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [PREFIX], jobs)
+    ids = [(raw_id(job.job_id), job.state) for job in jobs]
+    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [PREFIX], ids)
 
 
 def _script(
-    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[StoppedJob]
+    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[tuple[Any, ...]]
 ) -> list[str]:
     run = script(redis, Path(__file__).with_name(f"{name}.lua"))
-    ids_and_states = [part for job in jobs for part in (raw_id(job.job_id), job.state)]
-    return [answer.decode() for answer in run(keys, [*first, *ids_and_states])]
+    return [answer.decode() for answer in run(keys, [*first, *chain.from_iterable(jobs)])]

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 queue  2 failed registry  3 quarantine
 -- ARGV  1 key prefix  2 queue's name  3 now, RQ's text form  4 retries
---       then for each job: its id, and 'failed' or 'quarantined'
+--       then for each job: its id, 'failed' or 'quarantined', and the id to go on under, or '' for the same
 --
 -- Returns for each job what became of it: 'requeued'; 'unreadable': no hash, stays; 'limited': under a rate
 -- limit, whose slots only RQ's code gives out, stays; 'gone': only the id was left, and is removed; 'elsewhere': it
@@ -19,8 +19,8 @@ local function leave(state, id)
 end
 
 local answers = {}
-for at = 5, #ARGV, 2 do
-  local id, state = ARGV[at], ARGV[at + 1]
+for at = 5, #ARGV, 3 do
+  local id, state, new = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local job = prefix .. ':job:' .. id
   local size = redis.pcall('HSTRLEN', job, 'data')
   local fields = type(size) == 'number' and redis.call('HMGET', job, 'rate_limit_key', 'ttl')
@@ -35,6 +35,11 @@ for at = 5, #ARGV, 2 do
     leave(state, id)
     answers[#answers + 1] = 'gone'
   else
+    local old = job
+    if new ~= '' then
+      job = prefix .. ':job:' .. new
+      redis.call('COPY', old, job)
+    end
     -- Nothing of the last run may count against this one: no used-up retries, lest the death of a worker fails the
     -- job at once, and no coming back from a worker that died.
     redis.call('HDEL', job, 'recoveries', 'counted', 'number_of_retries', 'started_at', 'ended_at', 'exc_info')
@@ -42,8 +47,9 @@ for at = 5, #ARGV, 2 do
     -- The hash of a failed job expires, one that waits does so only if its producer wanted that.
     local ttl = math.min(tonumber(string.match(fields[2] or '', '^%d+$') or 0), 1e9)
     if ttl > 0 then redis.call('EXPIRE', job, ttl) else redis.call('PERSIST', job) end
-    redis.call('RPUSH', queue, id)
+    redis.call('RPUSH', queue, new ~= '' and new or id)
     leave(state, id)
+    if new ~= '' then redis.call('UNLINK', old) end
     answers[#answers + 1] = 'requeued'
   end
 end

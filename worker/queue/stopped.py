@@ -5,7 +5,6 @@ but plain data, and no text is passed on but of exceptions whose texts carry no 
 """
 
 import base64
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from redis import Redis
 
 from .causes import Cause, cause
 from .fields import unreadable_field
-from .keys import LARGEST_DATA, PREFIX, QUEUE, failed_key, quarantine_key
+from .keys import ALLOWED_ID, LARGEST_DATA, PREFIX, QUEUE, failed_key, quarantine_key
 from .plain import PeriodicCall, UntrustedJob, inflate, read_call
 
 State = Literal["failed", "quarantined"]
@@ -61,6 +60,9 @@ _BYTES = 8 << 20
 _LONGEST_TEXT = 1 << 20
 
 
+_AWAITED = Cause("unreadable", "RQ 3 does not allow its id, by which other jobs wait for it")
+
+
 class _Seen(NamedTuple):
     """What Redis has of a stopped job besides its hash."""
 
@@ -84,6 +86,7 @@ def _failed(redis: Redis, ids: Sequence[bytes], count_events: bool) -> Iterator[
 def _quarantined(redis: Redis, ids: Sequence[bytes]) -> Iterator[StoppedJob]:
     page = _look(redis, ids)
     problems = {seen.raw_id: problem for seen in page if (problem := _missing(seen) or _oversized(seen))}
+    problems |= dict.fromkeys(_awaited(redis, ids), _AWAITED)
     rest = [seen for seen in page if seen.raw_id not in problems]
     problems |= {seen.raw_id: _read(fields) for seen, fields in _hashes(redis, rest)}
     for seen in page:
@@ -168,9 +171,16 @@ def _missing(seen: _Seen) -> Cause | None:
     return None if seen.size else Cause("gone", "its data expired, or somebody deleted it")
 
 
+def _awaited(redis: Redis, ids: Sequence[bytes]) -> list[bytes]:
+    """Of the ids that RQ no longer allows, those by which other jobs wait."""
+    odd = [job_id for job_id in ids if not ALLOWED_ID.fullmatch(job_id)]
+    with redis.pipeline(transaction=False) as pipeline:
+        for job_id in odd:
+            pipeline.exists(_key("job", job_id) + b":dependents")
+        return [job_id for job_id, awaited in zip(odd, pipeline.execute(), strict=True) if awaited]
+
+
 def _oversized(seen: _Seen) -> Cause | None:
-    if not _JOB_ID.fullmatch(seen.raw_id):
-        return Cause("unreadable", "its id is none of RQ's: letters, digits, underscores and dashes")
     if (seen.size or 0) > LARGEST_DATA:
         return Cause("unreadable", f"larger than {LARGEST_DATA >> 20} MiB")
     return None
@@ -197,6 +207,3 @@ def _count(fields: Mapping[bytes, bytes]) -> int | None:
     if isinstance(call, PeriodicCall) or not isinstance(call.events, list | tuple):
         return None
     return len(call.events)
-
-
-_JOB_ID = re.compile(rb"[A-Za-z0-9_-]+")
