@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from redis import Redis, RedisError
 
 from .queue.causes import REASONS
 from .queue.keys import QUEUE
-from .queue.stopped import StoppedJob, stopped_jobs
+from .queue.stopped import StoppedJob, lost_jobs, stopped_jobs
 from .servers.redis import BadAddress, client, explain
 from .servers.settings import requires_tls
 
@@ -106,7 +106,7 @@ def main(**chosen: Any) -> int:
         with closing(redis):
             if options.jobs or options.all or options.reason:
                 return _act(redis, options)
-            return _list(stopped_jobs(redis, options.queue), options)
+            return _list(_stopped(redis, options.queue), options)
     except (RedisError, OSError) as error:
         return complain(explain(error))
 
@@ -121,6 +121,11 @@ def _refuse_contradictions(options: SimpleNamespace) -> None:
         raise click.UsageError("--json and --verbose are for the list of stopped jobs")
     if options.dry_run and not ways:
         raise click.UsageError("--dry-run of what? Give job ids, --all or --reason")
+
+
+def _stopped(redis: Redis, queue: str, *, count_events: bool = True) -> Iterator[StoppedJob]:
+    yield from stopped_jobs(redis, queue, count_events=count_events)
+    yield from lost_jobs(redis, queue, count_events=count_events)
 
 
 # --- list --------------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ def _plain(job: StoppedJob) -> dict[str, Any]:
 
 
 def _act(redis: Redis, options: SimpleNamespace) -> int:
-    chosen, unknown = _choose(stopped_jobs(redis, options.queue, count_events=False), options)
+    chosen, unknown = _choose(_stopped(redis, options.queue, count_events=False), options)
     hopeless = [] if options.discard else [job for job in chosen if job.reason == "unreadable"]
     able = [job for job in chosen if options.discard or job.reason != "unreadable"]
     left = [(job, job.why) for job in hopeless]

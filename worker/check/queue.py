@@ -9,6 +9,7 @@ from redis import Redis, RedisError
 
 from .. import NAME
 from ..queue.census import Census, census
+from ..queue.lost import find_lost
 from ..record import brake
 from ..servers import redis_faults, tls
 from ..servers.finding import Finding
@@ -22,6 +23,8 @@ from .words import count
 _MANY = 20
 #: A job that has waited for longer while there are workers, in seconds, is worth a look.
 LONG = 300.0
+#: Seconds to look for lost jobs.
+LOOK = 3.0
 
 
 def redis_and_queue(queue: str) -> Iterator[Finding]:
@@ -41,6 +44,7 @@ def redis_and_queue(queue: str) -> Iterator[Finding]:
             yield Finding("redis.reachable", "ok", "it answers")
             yield from redis_findings(redis)
             yield from _queue(census(redis, queue), queue)
+            yield _lost(redis, queue)
             yield from _brake(redis)
             yield from _absent(redis)
         except (RedisError, OSError) as error:
@@ -79,6 +83,15 @@ def _workers(jobs: Census, name: str) -> Finding:
         return Finding("queue.workers", "ok", f"{len(workers)} alive{heartbeats}")
     text = f"no worker listens on {name}"
     return Finding("queue.workers", "problem" if jobs.waiting else "warning", text, f"run `rq worker {name}`")
+
+
+def _lost(redis: Redis, name: str) -> Finding:
+    lost = find_lost(redis, name, LOOK)
+    some = "" if lost.share == 1 else f" among the {lost.share:.0%} of all keys for which there was time"
+    if lost.ids:
+        text = f"{count(len(lost.ids), 'job')} in no list{some}: nobody will run them"
+        return Finding("queue.lost", "warning", text, f"run `python -m {NAME}.replay --reason lost`")
+    return Finding("queue.lost", "ok", f"none{some}")
 
 
 def _brake(redis: Redis) -> Iterator[Finding]:

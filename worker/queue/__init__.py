@@ -1,4 +1,4 @@
 """RQ's keys in Redis: what stands there is anybody's, so it is read within bounds and as plain data."""
 
 #: The modules that others use.
-__all__ = ["causes", "census", "fields", "keys", "plain", "repair", "scripts", "stopped", "workers"]
+__all__ = ["causes", "census", "fields", "keys", "lost", "plain", "repair", "scripts", "stopped", "workers"]

@@ -18,6 +18,7 @@ REASONS: dict[str, str] = {
     "other": "an error that nobody foresaw",
     "repaired": "set aside once, but can be read now",
     "unreadable": "set aside: RQ cannot read these jobs",
+    "lost": "in no list any more: another RQ's maintenance dropped them, or a failover of Redis",
     "gone": "expired or deleted, only the id is left",
 }
 

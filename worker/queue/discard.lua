@@ -1,12 +1,12 @@
 -- Delete stopped jobs, with their results, for good.
 --
--- KEYS  1 failed registry  2 quarantine
--- ARGV  1 key prefix, then for each job: its id, and 'failed' or 'quarantined'
+-- KEYS  see `places.lua`
+-- ARGV  1 key prefix, then for each job: its id, and 'failed', 'quarantined' or 'lost'
 --
 -- Returns for each job what became of it: 'discarded'; 'waiting': somebody enqueued it again, it stays; 'elsewhere': it
 -- was not there any more.
 
-local failed, quarantine = unpack(KEYS)
+local failed, quarantine = KEYS[2], KEYS[3]
 local prefix = ARGV[1]
 local over = { failed = true, stopped = true, canceled = true }
 mend(failed, 'zset')
@@ -20,7 +20,8 @@ for at = 2, #ARGV, 2 do
   if state == 'failed' and type(status) == 'string' and not over[status] then
     answers[#answers + 1] = 'waiting'
   elseif state == 'failed' and redis.call('ZREM', failed, id) == 0
-    or state == 'quarantined' and redis.call('LREM', quarantine, 0, id) == 0 then
+    or state == 'quarantined' and redis.call('LREM', quarantine, 0, id) == 0
+    or state == 'lost' and stands(id) then
     answers[#answers + 1] = 'elsewhere'
   else
     redis.call('UNLINK', job, job .. ':dependents', job .. ':dependencies', prefix .. ':results:' .. id)

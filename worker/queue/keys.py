@@ -31,6 +31,8 @@ LARGEST_DATA = 16 << 20
 #: The ids of jobs that RQ 3 allows; earlier ones took any text.
 ALLOWED_ID = re.compile(rb"[A-Za-z0-9_-]+")
 
+_OTHER_REGISTRIES = ("finished", "deferred", "scheduled", "ready", "canceled")
+
 #: The list of keys that were renamed because they held another type of value, until a worker tells of them.
 RENAMED = f"{PREFIX}:notiflog:renamed"
 
@@ -45,6 +47,17 @@ def quarantine_key(queue: str) -> str:
     return f"{PREFIX}:notiflog:quarantine:{queue}"
 
 
+def places(queue: str) -> list[str]:
+    """The keys of all places in which a job of a queue may stand, in the order of `places.lua`."""
+    own = [f"{PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
+    others = (
+        f"queue:{queue}:intermediate",
+        f"wip:{queue}",
+        *(f"{each}:{queue}" for each in _OTHER_REGISTRIES),
+    )
+    return own + [f"{PREFIX}:{name}" for name in others]
+
+
 def leases_key(queue: str) -> str:
     """The sorted set of the draining workers by when their leases end, in seconds of the server's clock."""
     return f"{PREFIX}:notiflog:leases:{queue}"
@@ -53,7 +66,7 @@ def leases_key(queue: str) -> str:
 def shared_kinds(queue: str) -> dict[str, str]:
     """The type of value that Redis must hold under the keys that all jobs and workers of a queue share."""
     lists = (f"queue:{queue}", f"queue:{queue}:intermediate", f"notiflog:quarantine:{queue}")
-    registries = ("wip", "finished", "failed", "deferred", "scheduled", "ready", "canceled")
+    registries = ("wip", "failed", *_OTHER_REGISTRIES)
     sorted_sets = (*(f"{registry}:{queue}" for registry in registries), f"notiflog:leases:{queue}")
     sets = ("queues", "workers", f"workers:{queue}", "groups")
     kinds = dict.fromkeys(lists, "list") | dict.fromkeys(sorted_sets, "zset") | dict.fromkeys(sets, "set")

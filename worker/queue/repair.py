@@ -10,7 +10,7 @@ from redis import Redis
 from rq.job import Job
 from rq.utils import now, utcformat
 
-from .keys import ALLOWED_ID, PREFIX, QUEUE, RETRIES, failed_key, quarantine_key, raw_id
+from .keys import ALLOWED_ID, PREFIX, QUEUE, RETRIES, places, raw_id
 from .scripts import script
 from .stopped import StoppedJob
 
@@ -33,22 +33,21 @@ def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> lis
     A job whose id RQ no longer allows goes on under a new one.
     RQ's own `requeue` takes a job out of the registry first and enqueues it then, and fetches it in between.
     """
-    keys = [f"{PREFIX}:queue:{queue}", failed_key(queue), quarantine_key(queue)]
     ids = [
         (raw := raw_id(job.job_id), job.state, "" if ALLOWED_ID.fullmatch(raw) else uuid4().hex)
         for job in jobs
     ]
-    return _script(redis, "replay", keys, [PREFIX, queue, utcformat(now()), RETRIES], ids)
+    return _script(redis, "replay", queue, [PREFIX, queue, utcformat(now()), RETRIES], ids)
 
 
 def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
     """Delete stopped jobs for good; what became of each: see `discard.lua`."""
     ids = [(raw_id(job.job_id), job.state) for job in jobs]
-    return _script(redis, "discard", [failed_key(queue), quarantine_key(queue)], [PREFIX], ids)
+    return _script(redis, "discard", queue, [PREFIX], ids)
 
 
 def _script(
-    redis: Redis, name: str, keys: list[str], first: list[Any], jobs: Sequence[tuple[Any, ...]]
+    redis: Redis, name: str, queue: str, first: list[Any], jobs: Sequence[tuple[Any, ...]]
 ) -> list[str]:
-    run = script(redis, Path(__file__).with_name(f"{name}.lua"))
-    return [answer.decode() for answer in run(keys, [*first, *chain.from_iterable(jobs)])]
+    run = script(redis, Path(__file__).with_name(f"{name}.lua"), "places")
+    return [answer.decode() for answer in run(places(queue), [*first, *chain.from_iterable(jobs)])]

@@ -1,8 +1,9 @@
--- Put stopped jobs back to the end of the queue, each in one step out of the failed registry or the quarantine.
+-- Put stopped jobs back to the end of the queue, each in one step out of the failed registry or the quarantine,
+-- or, lost ones, out of nowhere.
 --
--- KEYS  1 queue  2 failed registry  3 quarantine
+-- KEYS  see `places.lua`
 -- ARGV  1 key prefix  2 queue's name  3 now, RQ's text form  4 retries
---       then for each job: its id, 'failed' or 'quarantined', and the id to go on under, or '' for the same
+--       then for each job: its id, 'failed', 'quarantined' or 'lost', and the id to go on under, or '' for the same
 --
 -- Returns for each job what became of it: 'requeued'; 'unreadable': no hash, stays; 'limited': under a rate
 -- limit, whose slots only RQ's code gives out, stays; 'gone': only the id was left, and is removed; 'elsewhere': it
@@ -15,7 +16,8 @@ mend(failed, 'zset')
 mend(quarantine, 'list')
 
 local function leave(state, id)
-  if state == 'failed' then redis.call('ZREM', failed, id) else redis.call('LREM', quarantine, 1, id) end
+  if state == 'failed' then redis.call('ZREM', failed, id) end
+  if state == 'quarantined' then redis.call('LREM', quarantine, 1, id) end
 end
 
 local answers = {}
@@ -29,7 +31,8 @@ for at = 5, #ARGV, 3 do
   elseif fields[1] and fields[1] ~= '' then
     answers[#answers + 1] = 'limited'
   elseif state == 'failed' and not redis.call('ZSCORE', failed, id)
-    or state == 'quarantined' and not redis.call('LPOS', quarantine, id) then
+    or state == 'quarantined' and not redis.call('LPOS', quarantine, id)
+    or state == 'lost' and stands(id) then
     answers[#answers + 1] = 'elsewhere'
   elseif size == 0 then
     leave(state, id)

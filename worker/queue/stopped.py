@@ -1,4 +1,4 @@
-"""Jobs that stopped: those in RQ's failed registry and those in the quarantine, and why they are there.
+"""Jobs that stopped: those in RQ's failed registry, in the quarantine, or nowhere, and why they are there.
 
 Everything read here may have been put into Redis by anybody. It is read within bounds, nothing is unpickled
 but plain data, and no text is passed on but of exceptions whose texts carry no data.
@@ -15,9 +15,10 @@ from redis import Redis
 from .causes import Cause, cause
 from .fields import unreadable_field
 from .keys import ALLOWED_ID, LARGEST_DATA, PREFIX, QUEUE, failed_key, quarantine_key
+from .lost import find_lost
 from .plain import PeriodicCall, UntrustedJob, inflate, read_call
 
-State = Literal["failed", "quarantined"]
+State = Literal["failed", "quarantined", "lost"]
 
 
 class StoppedJob(NamedTuple):
@@ -52,6 +53,15 @@ def stopped_jobs(redis: Redis, queue: str = QUEUE, *, count_events: bool = True)
         yield from _quarantined(redis, page)
 
 
+def lost_jobs(redis: Redis, queue: str = QUEUE, *, count_events: bool = True) -> Iterator[StoppedJob]:
+    """The jobs of `queue` that stand nowhere, see `lost`; looks at all keys. Raises redis.RedisError."""
+    for page in _pages(find_lost(redis, queue).ids):
+        seen = _look(redis, page)
+        counts = {one.raw_id: _count(fields) for one, fields in _hashes(redis, seen)} if count_events else {}
+        for one in seen:
+            yield _stopped(one, "lost", None, _LOST._replace(events=counts.get(one.raw_id)))
+
+
 # Ids a page of a registry, and jobs a page of their data.
 _IDS, _JOBS = 5000, 500
 # Of hashes fetched at once, but for a single larger one.
@@ -60,6 +70,7 @@ _BYTES = 8 << 20
 _LONGEST_TEXT = 1 << 20
 
 
+_LOST = Cause("lost", "it is to be run, and no list of its queue has it")
 _AWAITED = Cause("unreadable", "RQ 3 does not allow its id, by which other jobs wait for it")
 
 
