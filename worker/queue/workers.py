@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from .keys import PREFIX
+from .keys import PREFIX, leases_key
 
 # RQ lets a worker's hash expire 60 seconds after the next heartbeat was due, whatever the worker does and
 # however long that takes. Half of that is left to heartbeats that come a little late.
@@ -20,7 +20,7 @@ class Seen(NamedTuple):
     host: str
     #: Seconds since its last heartbeat; None: it never sent one.
     age: float | None
-    #: The next heartbeat is not overdue.
+    #: The next heartbeat is not overdue; a draining worker that is not suspended has its lease.
     fresh: bool
 
 
@@ -28,15 +28,20 @@ def listening(redis: Redis, queue: str) -> list[Seen]:
     """The workers that listen on a queue, by name; without those that ended or died long ago."""
     keys: list[bytes] = sorted(redis.smembers(f"{PREFIX}:workers:{queue}"))  # type: ignore[arg-type]
     with redis.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        pipeline.zrange(leases_key(queue), 0, -1, withscores=True)
         for key in keys:
-            pipeline.hmget(key, "hostname", "last_heartbeat")
+            pipeline.hmget(key, "hostname", "last_heartbeat", "lease", "state")
             pipeline.ttl(key)
-        answers = pipeline.execute()
+        (seconds, _), leases, *answers = pipeline.execute()
+    alive = {holder for holder, until in leases if until > seconds}
     found = []
-    for key, (host, heartbeat), ttl in zip(keys, answers[::2], answers[1::2], strict=True):
+    for key, (host, heartbeat, lease, state), ttl in zip(keys, answers[::2], answers[1::2], strict=True):
         if ttl != -2:  # the key is there
             name = key.decode(errors="replace").removeprefix(f"{PREFIX}:worker:")
-            found.append(Seen(name, (host or b"").decode(errors="replace"), age(heartbeat), ttl > _OVERDUE))
+            held = lease is None or lease in alive or state == b"suspended"
+            fresh = held and ttl > _OVERDUE
+            found.append(Seen(name, (host or b"").decode(errors="replace"), age(heartbeat), fresh))
     return found
 
 
