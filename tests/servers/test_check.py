@@ -356,8 +356,16 @@ def test_a_waiting_entry_that_is_no_job_has_no_age(run_check: Run, worker: Worke
     assert run_check("--json").findings["queue.waiting"]["text"] == "1 waiting"
 
 
-def test_another_queue(run_check: Run, worker: Worker) -> None:
-    assert run_check("--json", "--queue", "other").wrong == {"queue.workers": "warning"}
+def test_another_queue(run_check: Run, worker: Worker, durable: Redis) -> None:
+    Queue("other", connection=durable).enqueue(JOB)
+    assert run_check("--json", "--queue", "other").wrong == {"queue.workers": "problem"}
+
+
+def test_a_mistyped_queue_is_told_from_an_idle_one(run_check: Run, worker: Worker) -> None:
+    answer = run_check("--json", "--queue", "notifog")
+    assert answer.wrong == {"queue.name": "warning", "queue.workers": "warning"}
+    name = answer.findings["queue.name"]
+    assert (name["text"], name["remedy"]) == ("no queue is called notifog", "is it one of notiflog?")
 
 
 @pytest.fixture

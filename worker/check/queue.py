@@ -9,6 +9,7 @@ from redis import Redis, RedisError
 
 from .. import NAME
 from ..queue.census import Census, census
+from ..queue.known import unknown_queue
 from ..queue.lost import find_lost
 from ..record import brake
 from ..servers import redis_faults, tls
@@ -43,6 +44,8 @@ def redis_and_queue(queue: str) -> Iterator[Finding]:
             redis.ping()
             yield Finding("redis.reachable", "ok", "it answers")
             yield from redis_findings(redis)
+            if unknown := unknown_queue(redis, queue):
+                yield Finding("queue.name", "warning", *unknown.split(": "))
             yield from _queue(census(redis, queue), queue)
             yield _lost(redis, queue)
             yield from _brake(redis)

@@ -1,4 +1,16 @@
 """RQ's keys in Redis: what stands there is anybody's, so it is read within bounds and as plain data."""
 
 #: The modules that others use.
-__all__ = ["causes", "census", "fields", "keys", "lost", "plain", "repair", "scripts", "stopped", "workers"]
+__all__ = [
+    "causes",
+    "census",
+    "fields",
+    "keys",
+    "known",
+    "lost",
+    "plain",
+    "repair",
+    "scripts",
+    "stopped",
+    "workers",
+]
