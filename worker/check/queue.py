@@ -18,6 +18,7 @@ from ..servers.findings import redis_findings
 from ..servers.redis import BadAddress, client
 from ..servers.settings import requires_tls
 from ..servers.tokens import CHANNELS
+from .sweep import cron_findings
 from .words import count
 
 # With fewer dead tokens than this in a day it says little that the table holds none of them.
@@ -48,6 +49,7 @@ def redis_and_queue(queue: str) -> Iterator[Finding]:
                 yield Finding("queue.name", "warning", *unknown.split(": "))
             yield from _queue(census(redis, queue), queue)
             yield _lost(redis, queue)
+            yield from cron_findings(redis)
             yield from _brake(redis)
             yield from _absent(redis)
         except (RedisError, OSError) as error:

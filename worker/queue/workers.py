@@ -1,15 +1,18 @@
 """The workers that listen on a queue, as they show in Redis. Loads nothing but the Redis client."""
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from redis import Redis
+from redis import Redis, ResponseError
 
 from .keys import PREFIX, leases_key
 
 # RQ lets a worker's hash expire 60 seconds after the next heartbeat was due, whatever the worker does and
 # however long that takes. Half of that is left to heartbeats that come a little late.
 _OVERDUE = 30
+# `rq cron` processes to look at, the last to give a sign first; its own jobs are how ours is known.
+_CRONS = 20
+_SWEEP = b".jobs.sweep_tokens"
 
 
 class Seen(NamedTuple):
@@ -43,6 +46,26 @@ def listening(redis: Redis, queue: str) -> list[Seen]:
             fresh = held and ttl > _OVERDUE
             found.append(Seen(name, (host or b"").decode(errors="replace"), age(heartbeat), fresh))
     return found
+
+
+def cron_age(redis: Redis) -> float | None:
+    """Seconds since the last heartbeat of an `rq cron` that enqueues our sweep; None: no such is alive."""
+    try:
+        names: Any = redis.zrevrange(f"{PREFIX}:cron_schedulers", 0, _CRONS - 1)
+        ages = [cron for name in names if (cron := _cron_age(redis, name)) is not None]
+    except ResponseError:  # somebody put another thing there
+        return None
+    return min(ages, default=None)
+
+
+def _cron_age(redis: Any, name: bytes) -> float | None:
+    key = f"{PREFIX}:cron_scheduler:".encode() + name
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.hget(key, "cron_jobs")  # the hash of a dead one expires
+        pipeline.zscore(f"{PREFIX}:cron_schedulers", name)
+        pipeline.time()
+        jobs, heartbeat, (seconds, _) = pipeline.execute()
+    return None if heartbeat is None or _SWEEP not in (jobs or b"") else max(0.0, seconds - heartbeat)
 
 
 def age(moment: bytes | None) -> float | None:
