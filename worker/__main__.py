@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "What became of the prompts.",
     "replay": "List stopped jobs with why, and put them back into the queue.",
     "sweep": "Check the app's FCM tokens by dry runs and prune the dead ones.",
+    "retain": "Delete recorded outcomes that are old.",
+    "forget": "Erase a peer mentor, from PostgreSQL and from jobs in Redis.",
     "events": "The wire contract as data.",
     "demo": "See the whole thing run, on servers of its own.",
 }

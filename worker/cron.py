@@ -3,9 +3,11 @@
 One such process is enough. It enqueues; the workers do the work.
 """
 
+import os
+
 from rq import cron
 
-from .jobs import sweep_tokens, tidy_reservations
+from .jobs import retain_outcomes, sweep_tokens, tidy_reservations
 from .queue.keys import QUEUE
 
 cron.register(
@@ -25,6 +27,15 @@ cron.register(
     ttl=600,
     failure_ttl=86_400,
 )
+if os.environ.get("NOTIFLOG_RETAIN"):
+    cron.register(
+        retain_outcomes,
+        queue_name=QUEUE,
+        cron="*/10 * * * *",  # five seconds of ten minutes: some three million rows a day
+        result_ttl=0,
+        ttl=600,
+        failure_ttl=86_400,
+    )
 
 
 if __name__ == "__main__":

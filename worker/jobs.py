@@ -13,7 +13,6 @@ with extra("worker", MissingExtra):
 
 from redis import Redis
 from rq import Retry, get_current_job
-from rq.job import Job
 
 from .judge.batch import Batch, judge
 from .logs import sentry
@@ -23,6 +22,7 @@ from .record.account import RejectedEvents
 from .record.recording import record_patiently
 from .record.reservations import tidy
 from .record.tokens import Tokens
+from .retain import expiry
 from .servers import postgres
 from .servers.redis import impatient
 from .servers.settings import settings
@@ -41,8 +41,8 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
 
     `events`: payloads of the wire contract, see `events`. Returns the summary, or RQ's Retry while PostgreSQL
     is away or somebody's lock keeps a row from being recorded. Raises RejectedEvents once every good event is
-    recorded, and DatabaseFault for a fault that will not pass by itself; called as a function, or by a queue
-    of `is_async=False`, where no worker would try again, for any. Neither carries a token or a row's data.
+    recorded, and DatabaseFault for a fault that will not pass by itself; neither carries a token or a row's
+    data.
     """
     logs.setup()
     sentry.setup()
@@ -64,10 +64,10 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
         )
         brake.count(redis, tokens.take_counts())
     if reports is None:
-        return _again(job, "PostgreSQL does not take them")
+        return _AGAIN
     (report,) = reports
     if report.waiting:
-        return _again(job, "somebody's lock keeps some rows from being written")
+        return _AGAIN
     if report.rejected:
         if job:
             job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for
@@ -109,10 +109,27 @@ def tidy_reservations() -> int:
         raise postgres.DatabaseFault(postgres.explain(error)) from None
 
 
-def _again(job: Job | None, problem: str) -> Retry:
-    if job is None or job.worker_name == "sync":  # RQ's name for a queue of is_async=False
-        raise postgres.DatabaseFault(f"not all events are recorded: {problem}; enqueue them for a worker")
-    return _AGAIN
+def retain_outcomes() -> int:
+    """Delete outcomes older than NOTIFLOG_RETAIN, for some seconds; returns how many.
+
+    Meant to be enqueued every ten minutes, see `worker.cron`. A worker whose role may not delete says so and
+    deletes nothing; it need not be able to. Raises DatabaseFault.
+    """
+    logs.setup()
+    sentry.setup()
+    if not (age := settings().retain):
+        return 0
+    try:
+        with closing(postgres.connect(settings().database_url)) as connection:
+            if problems := expiry.problems(connection):
+                logs.error("retention_refused", problem="; ".join(problems))
+                return 0
+            deleted = expiry.go_on(connection, age)
+    except psycopg.Error as error:
+        raise postgres.DatabaseFault(postgres.explain(error)) from None
+    if deleted:
+        logs.info("outcomes_expired", rows=deleted, days=age.days)
+    return deleted
 
 
 @contextmanager

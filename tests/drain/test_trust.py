@@ -219,8 +219,8 @@ def test_another_function_fails_with_a_sentence(queue: Queue, drain: Drain, grou
     drain()
     assert failure(job) == (
         "worker.queue.plain.UntrustedJob: this worker only runs worker.jobs.record_outcomes, "
-        "worker.jobs.sweep_tokens and worker.jobs.tidy_reservations: enqueue other functions on a queue of "
-        "their own"
+        "worker.jobs.sweep_tokens, worker.jobs.tidy_reservations and worker.jobs.retain_outcomes: enqueue "
+        "other functions on a queue of their own"
     )
 
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "report": [],
     "replay": [],
     "sweep": ["--dry-run"],
+    "retain": ["--older-than", "400d", "--dry-run"],
+    "forget": ["--dry-run", "00000000-0000-0000-0000-000000000001"],
     "events": ["--schema"],
 }
 #: Those that wait for a server; the demo brings its own, see `tests/demo`.

@@ -246,6 +246,8 @@ MISSING = {
     "report": ("psycopg", "worker"),
     "replay": ("psycopg", "worker"),
     "sweep": ("psycopg", "worker"),
+    "retain": ("psycopg", "worker"),
+    "forget": ("psycopg", "worker"),
     "demo": ("rich", "demo"),
 }
 

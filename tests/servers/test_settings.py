@@ -1,12 +1,10 @@
 """What the environment may say, and that every mistake in it is told at once and without its secrets."""
 
-import subprocess
 import traceback
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 
-import worker
 from worker.servers.findings import settings_findings
 from worker.servers.redis import BadAddress, address
 from worker.servers.settings import ConfigError, Settings, read_settings
@@ -52,37 +50,6 @@ def test_a_table_without_a_schema_is_found_by_the_search_path() -> None:
 
 def test_an_empty_registered_column_says_that_the_table_has_none() -> None:
     assert tokens(NOTIFLOG_TOKEN_REGISTERED_COLUMN="").registered == ()
-
-
-def test_who_wrote_a_file_that_nothing_has_read_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (usual,) = _problems()
-    Path(".env").write_text(f"DATABASE_URL={URL}")
-    (told,) = _problems()
-    assert usual == "DATABASE_URL is not set: postgresql://user:password@host:5432/database"
-    assert "nothing has read it; have your shell do so: `set -a; . ./.env; set +a`" in told
-
-
-def test_a_shell_reads_the_example_as_its_other_readers_do() -> None:
-    example = Path(worker.__file__).parents[1] / ".env.example"
-    done = subprocess.run(
-        ["/bin/sh", "-c", "set -ea; . ./.env.example; env -0"],
-        env={},
-        cwd=example.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    read = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
-    written = {
-        name: value.strip("'")
-        for name, _, value in (line.partition("=") for line in example.read_text().splitlines())
-        if name.isidentifier()
-    }
-    assert {name: read.get(name) for name in written} == written
-    assert read_settings(read).database_url == written["DATABASE_URL"]
 
 
 SETTINGS: dict[str, tuple[dict[str, str], TokenTable]] = {
@@ -371,7 +338,7 @@ def test_a_mistyped_worker_class_is_told() -> None:
     assert problem == "RQ_WORKER_CLASS names no worker: did you mean worker.drain.DrainWorker?"
 
 
-@pytest.mark.parametrize("name", ["NOTIFLOG_TEST_OUTAGE", "NOTIFLOG_RETAIN", "NOTIFLOG_"])
+@pytest.mark.parametrize("name", ["NOTIFLOG_TEST_OUTAGE", "NOTIFLOG_SHADE", "NOTIFLOG_"])
 def test_a_name_that_resembles_none_is_let_be(name: str) -> None:
     assert read_settings({"DATABASE_URL": URL, name: "x"}) == read_settings({"DATABASE_URL": URL})
 
@@ -452,4 +419,20 @@ def test_settings_do_not_show_the_database_url() -> None:
         "registered=('updated_at',), zone=None, mark=None), 'apns': TokenTable(table=('public', "
         "'device_tokens'), column='token', registered=('updated_at',), zone=None, mark=None)}, "
         "connections=3, prune_limit=0.1)"
+    )
+
+
+@pytest.mark.parametrize(("text", "days"), [("400d", 400), ("35d", 35), ("", None)])
+def test_how_long_outcomes_are_kept(text: str, days: int | None) -> None:
+    kept = read_settings({"DATABASE_URL": URL, "NOTIFLOG_RETAIN": text}).retain
+    assert kept == (timedelta(days=days) if days else None)
+
+
+@pytest.mark.parametrize(
+    "text", ["34d", "400", "d", "-400d", "1y", "400 d", "123456d", "\u0664\u0660\u0660d"]
+)
+def test_what_is_no_time_to_keep_outcomes_for(text: str) -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_RETAIN=text)
+    assert problem == (
+        "NOTIFLOG_RETAIN must be a number of days like 400d, at least 35d, or empty (delete nothing)"
     )

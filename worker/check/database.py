@@ -8,6 +8,7 @@ from psycopg.conninfo import make_conninfo
 
 from .. import NAME
 from ..record import reservations
+from ..retain import expiry
 from ..servers import drift, postgres
 from ..servers.drift import Drift
 from ..servers.finding import Finding
@@ -40,6 +41,7 @@ def database(settings: Settings) -> Iterator[Finding]:
             yield from database_findings(connection, settings)
             yield from _future_registrations(connection, settings)
             yield from _missing(connection)
+            yield from _retention(connection, settings)
             with postgres.transaction(connection, sealed=True):
                 found = drift.look(connection)
             yield _exposed(found)
@@ -59,6 +61,16 @@ def _missing(connection: psycopg.Connection) -> Iterator[Finding]:
             )
             remedy = "did a scheduler die between sending and enqueueing? `history.outstanding` lists them"
             yield Finding("postgres.outstanding", "warning", text, remedy)
+
+
+def _retention(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
+    if settings.retain:
+        problems = [problem.partition(": ") for problem in expiry.problems(connection)]
+        for text, _, remedy in problems:
+            yield Finding("postgres.retention", "problem", f"NOTIFLOG_RETAIN is set, but {text}", remedy)
+        if not problems:
+            text = f"the role may delete outcomes after {settings.retain.days} days"
+            yield Finding("postgres.retention", "ok", text)
 
 
 def _future_registrations(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:

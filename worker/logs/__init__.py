@@ -13,7 +13,7 @@ from .lines import (
     token_hash,
     warning,
 )
-from .output import CarefulHandler, flush, setup
+from .output import CarefulHandler, setup
 
 __all__ = [
     "DESCRIPTIONS",
@@ -23,7 +23,6 @@ __all__ = [
     "TextFormatter",
     "describe",
     "error",
-    "flush",
     "info",
     "info_each",
     "lines",

@@ -61,6 +61,10 @@ EVENTS = {
         "[tokens] [fcm] [fid] [apns] [unknown] [alive] [dead] [no_verdict] [no_verdict_*] [pruned] [kept] "
         "[withheld] [refused] [older_than_30_days] [older_than_270_days] [age_unknown]",
     ),
+    "outcomes_expired": Event("recorded outcomes older than NOTIFLOG_RETAIN are deleted", "rows days"),
+    "retention_refused": Event(
+        "NOTIFLOG_RETAIN is set, but the worker's role may not delete: nothing is", "problem"
+    ),
     "rows_waiting": Event(
         "another session's lock keeps some rows from being recorded: their jobs are tried again",
         "table rows holders",

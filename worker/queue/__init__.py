@@ -4,9 +4,9 @@
 __all__ = [
     "causes",
     "census",
+    "contents",
     "fields",
     "keys",
-    "known",
     "lost",
     "plain",
     "repair",

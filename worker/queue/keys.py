@@ -10,11 +10,13 @@ JOB = "worker.jobs.record_outcomes"
 SWEEP = "worker.jobs.sweep_tokens"
 #: The periodic tidying of reservations.
 TIDY = "worker.jobs.tidy_reservations"
+#: The periodic deletion of old outcomes.
+RETAIN = "worker.jobs.retain_outcomes"
 #: The functions a job may name, with a checkout's name of the package or the installed one's; in `jobs`.
 JOB_FUNCTIONS = {
     f"{package}.jobs.{function}": function
     for package in ("worker", "notiflog")
-    for function in ("record_outcomes", "sweep_tokens", "tidy_reservations")
+    for function in ("record_outcomes", "sweep_tokens", "tidy_reservations", "retain_outcomes")
 }
 #: The queue of `rq worker notiflog`.
 QUEUE = "notiflog"

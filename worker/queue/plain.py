@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from .. import NAME
-from .keys import JOB, JOB_FUNCTIONS, SWEEP, TIDY
+from .keys import JOB, JOB_FUNCTIONS, RETAIN, SWEEP, TIDY
 
 #: A job's data may inflate to this much: 10,000 events are about 10 MB.
 MAX_INFLATED_BYTES = 64 << 20
@@ -43,7 +43,7 @@ class RecordCall(NamedTuple):
 
 
 class PeriodicCall(NamedTuple):
-    """A call of `sweep_tokens` or `tidy_reservations`, which take nothing."""
+    """A call of one of the periodic jobs, which take nothing."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -67,7 +67,7 @@ class PlainSerializer:
     @staticmethod
     def loads(data: bytes) -> Any:
         """Read plain data from a pickle or from JSON. Raises pickle.UnpicklingError or ValueError."""
-        if data[:1] in (b"[", b"{", b'"'):
+        if _is_json(data):
             return json.loads(data)
         return _PlainUnpickler(io.BytesIO(data)).load()
 
@@ -79,6 +79,10 @@ class PlainJsonSerializer(PlainSerializer):
     def dumps(value: Any) -> bytes:
         """JSON, as RQ's json serializer does."""
         return json.dumps(value).encode()
+
+
+def _is_json(data: bytes) -> bool:
+    return data[:1] in (b"[", b"{", b'"')
 
 
 def inflate(data: bytes) -> bytes:
@@ -100,8 +104,8 @@ def read_call(data: bytes) -> RecordCall | PeriodicCall:
     function, instance, args, kwargs = _load(data)
     if not isinstance(function, str) or function not in JOB_FUNCTIONS or instance is not None:
         raise UntrustedJob(
-            f"this worker only runs {JOB}, {SWEEP} and {TIDY}: enqueue other functions on a queue of "
-            "their own"
+            f"this worker only runs {JOB}, {SWEEP}, {TIDY} and {RETAIN}: enqueue other functions on a queue "
+            "of their own"
         )
     if JOB_FUNCTIONS[function] != "record_outcomes":
         if args or kwargs:
@@ -110,6 +114,19 @@ def read_call(data: bytes) -> RecordCall | PeriodicCall:
     if len(args) != 1 or kwargs:
         raise UntrustedJob(f"{function} takes one argument: the list of events")
     return RecordCall(*args)
+
+
+def with_events(data: bytes, events: list[Any]) -> bytes:
+    """The job stored as `data`, with other events, in the form in which it stands. Raises UntrustedJob.
+
+    `data` must be a RecordCall's, see `read_call`.
+    """
+    function, *_ = _load(data)
+    serializer = PlainJsonSerializer if _is_json(inflate(data)) else PlainSerializer
+    try:
+        return zlib.compress(serializer.dumps((function, None, (events,), {})))
+    except Exception:  # of what somebody put among the events
+        raise UntrustedJob("the job's data cannot be written again") from None
 
 
 def _load(data: bytes) -> tuple[Any, Any, list[Any], dict[Any, Any]]:

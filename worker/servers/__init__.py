@@ -2,7 +2,6 @@
 
 #: The modules that others use.
 __all__ = [
-    "credentials",
     "drift",
     "finding",
     "findings",

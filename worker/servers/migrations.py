@@ -163,8 +163,7 @@ def _refuse_strangers(connection: psycopg.Connection) -> None:
 
 def _recorded(connection: psycopg.Connection, ledger: sql.Identifier) -> set[str]:
     try:
-        with connection.transaction():  # where there is one already, this must not end it
-            rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
+        rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
     except (errors.UndefinedTable, errors.InvalidSchemaName):
         return set()
     return {version for (version,) in rows}

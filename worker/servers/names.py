@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 from .tokens import VARIABLES
 
-_VARIABLES = (*VARIABLES, "NOTIFLOG_CONNECTIONS", "NOTIFLOG_PRUNE_LIMIT", "NOTIFLOG_REQUIRE_TLS")
+_VARIABLES = (
+    *VARIABLES,
+    "NOTIFLOG_CONNECTIONS",
+    "NOTIFLOG_PRUNE_LIMIT",
+    "NOTIFLOG_REQUIRE_TLS",
+    "NOTIFLOG_RETAIN",
+)
 _WORKERS = ("worker.drain.DrainWorker", "notiflog.drain.DrainWorker")
 
 

@@ -15,6 +15,7 @@ from .token_shape import columns
 from .tokens import TokenTable
 
 _LOG = ("public", "follow_up_notification_log")
+_RESERVATIONS = ("notiflog", "reservations")
 _LOG_COLUMNS = (
     "peer_mentor_id",
     "chapter_id",
@@ -26,7 +27,7 @@ _LOG_COLUMNS = (
 )
 
 # One row for each thing wanted: whether it is there, and whether it is allowed now, or would be to a member
-# of notiflog_worker (asked too, so that nobody is told to grant again what only the membership lacks).
+# of another role (asked too, so that nobody is told to grant again what only the membership lacks).
 # Of policies only the expression `true` counts: "owners see their own rows" applies to everybody as well,
 # and lets the worker see none.
 _QUERY = """
@@ -44,7 +45,7 @@ select coalesce(quote_ident(wanted.schema) || '.', '') || quote_ident(wanted.rel
        bool_or(unhindered) as unhindered
   from wanted
  cross join (
-   select oid, rolname = current_user as self from pg_roles where rolname in (current_user, 'notiflog_worker')
+   select oid, rolname = current_user as self from pg_roles where rolname in (current_user, %s)
  ) as role
   left join pg_class as class
     on relname = wanted.relation and relkind in ('r', 'p', 'v', 'f')
@@ -85,6 +86,10 @@ select pg_catalog.quote_ident(current_user),
 """
 
 
+#: Schema, table, command, column.
+_Wanted = tuple[str | None, str, str, str | None]
+
+
 class _Need(NamedTuple):
     table: str
     command: str
@@ -92,7 +97,7 @@ class _Need(NamedTuple):
     table_there: bool
     column_there: bool
     reachable: bool
-    #: Allowed as things are; the last two also count what a member of notiflog_worker may.
+    #: Allowed as things are; the last two also count what a member of the other role may.
     able: bool
     granted: bool
     unhindered: bool
@@ -108,8 +113,7 @@ def missing_privileges(connection: psycopg.Connection, tables: Iterable[TokenTab
         *((*_LOG, "select", column) for column in ("idempotency_key", "status")),
         *dict.fromkeys(need for table in tables for need in _of_tokens(table)),
     ]
-    arrays = [list(values) for values in zip(*wanted, strict=True)]
-    needs = [_Need(*row) for row in connection.execute(_QUERY, arrays)]
+    needs = _look_up(connection, wanted, "notiflog_worker")
     if all(need.able for need in needs):
         return []
     problems = [problem for group in _by_table(needs) for problem in _structure(group)]
@@ -124,13 +128,54 @@ def missing_privileges(connection: psycopg.Connection, tables: Iterable[TokenTab
     return list(dict.fromkeys(problems))
 
 
+def missing_to_expire(connection: psycopg.Connection) -> list[str]:
+    """Say what keeps the connection's role from deleting old rows of the log; empty: nothing.
+
+    Membership in notiflog_worker does not help: whoever records need not be able to take away.
+    """
+    read = ("log_id", "chapter_id", "delivered_at", "created_at")
+    return _missing_to_role(
+        connection, [*((*_LOG, "select", column) for column in read), (*_LOG, "delete", None)]
+    )
+
+
+def missing_to_erase(connection: psycopg.Connection, rules: tuple[str, str, str]) -> list[str]:
+    """Say what keeps the connection's role from deleting what there is of a mentor; empty: nothing.
+
+    `rules`: schema, table and column of the rules' ids.
+    """
+    wanted: list[_Wanted] = [
+        *((*_LOG, "select", column) for column in ("log_id", "peer_mentor_id", "idempotency_key")),
+        (*_LOG, "delete", None),
+        *((*_RESERVATIONS, "select", column) for column in ("idempotency_key", "reserved_at")),
+        (*_RESERVATIONS, "update", "held_until"),  # of any column, to lock rows
+        (*_RESERVATIONS, "delete", None),
+        (*rules[:2], "select", rules[2]),
+    ]
+    return _missing_to_role(connection, wanted)
+
+
+def _missing_to_role(connection: psycopg.Connection, wanted: list[_Wanted]) -> list[str]:
+    """The same for the connection's own role, whatever it is a member of."""
+    needs = _look_up(connection, wanted, "")
+    ((role, *_),) = connection.execute(_ROLES).fetchall()
+    problems = [problem for group in _by_table(needs) for problem in _structure(group)]
+    there = [need for need in needs if need.table_there and need.column_there]
+    return problems + [problem for group in _by_table(there) for problem in _privileges(group, role)]
+
+
+def _look_up(connection: psycopg.Connection, wanted: Iterable[_Wanted], other: str) -> list[_Need]:
+    arrays = [list(values) for values in zip(*wanted, strict=True)]
+    return [_Need(*row) for row in connection.execute(_QUERY, [*arrays, other])]
+
+
 def _by_table(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
     for _, group in groupby(needs, key=lambda need: need.table):
         yield list(group)
 
 
-def _of_tokens(table: TokenTable) -> Iterator[tuple[str | None, str, str, str | None]]:
-    """What pruning a token table takes, as (schema, table, command, column)."""
+def _of_tokens(table: TokenTable) -> Iterator[_Wanted]:
+    """What pruning a token table takes."""
     schema = table.table[0] if len(table.table) == 2 else None  # None: it was not found anywhere
     for column in columns(table):
         yield schema, table.table[-1], "select", column
@@ -150,18 +195,18 @@ def _membership(role: str, member: bool) -> str:
 def _structure(needs: list[_Need]) -> Iterator[str]:
     """What is not there of one table, the needs of which these are."""
     table = needs[0].table
-    log = table == ".".join(_LOG)
+    ours = table in (".".join(_LOG), ".".join(_RESERVATIONS))
     if not needs[0].table_there:
         remedy = (
             f"run `python -m {NAME}.migrate`; if that finds nothing to do, somebody dropped the table: "
             "run it with --rollback --yes until nothing is left, then once more"
-            if log
+            if ours
             else "create it, or name yours in NOTIFLOG_TOKEN_TABLE"
         )
         yield f"table {table} does not exist: {remedy}"
     elif absent := dict.fromkeys(need.column for need in needs if not need.column_there):
         settings = "NOTIFLOG_TOKEN_COLUMN, NOTIFLOG_TOKEN_REGISTERED_COLUMN and NOTIFLOG_TOKEN_PRUNE"
-        remedy = "compare it with migrations/" if log else f"check {settings}"
+        remedy = "compare it with migrations/" if ours else f"check {settings}"
         yield f"table {table} has no column {', '.join(map(str, absent))}: {remedy}"
 
 

@@ -4,8 +4,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
-from pathlib import Path
 
 from redis import ConnectionPool
 
@@ -33,11 +33,16 @@ class Settings:
     connections: int = 3
     #: The share of a channel's token table that may be pruned within a minute.
     prune_limit: float = 0.1
+    #: Recorded outcomes that are older are deleted by the periodic job; None: none ever is.
+    retain: timedelta | None = field(default=None, repr=False)
     #: Parameters in DATABASE_URL that are other clients' and say nothing here.
     passed_over: tuple[str, ...] = field(default=(), repr=False)
 
 
 _PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
+_DAYS = re.compile(r"(\d{1,5})d", re.ASCII)
+#: Outcomes are kept so long at least: a key that is gone could be recorded anew, by a job that comes again.
+LEAST_RETENTION = timedelta(days=35)
 _CONNECTIONS = re.compile(r"[1-8]")
 
 
@@ -62,6 +67,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     if not _PERCENT.fullmatch(prune_limit):
         problems.append("NOTIFLOG_PRUNE_LIMIT must be a share of the token table from 0% to 100%")
 
+    retain = days(environ.get("NOTIFLOG_RETAIN") or "")
+    if environ.get("NOTIFLOG_RETAIN") and (not retain or retain < LEAST_RETENTION):
+        problems.append(
+            f"NOTIFLOG_RETAIN must be a number of days like 400d, at least {LEAST_RETENTION.days}d, or empty "
+            "(delete nothing)"
+        )
+
     if problems:
         raise ConfigError("\n".join(problems))
     return Settings(
@@ -69,17 +81,22 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         tokens=tokens,
         connections=int(connections),
         prune_limit=int(prune_limit.rstrip("%")) / 100,
+        retain=retain,
         passed_over=passed_over,
     )
+
+
+def days(text: str) -> timedelta | None:
+    """An age as people write it, `400d`; None: it is none."""
+    found = _DAYS.fullmatch(text)
+    return timedelta(days=int(found[1])) if found else None
 
 
 def _read_database_url(environ: Mapping[str, str], problems: list[str]) -> tuple[str, tuple[str, ...]]:
     """The address as libpq takes it, and the parameters passed over; what is wrong goes to `problems`."""
     given = environ.get("DATABASE_URL", "").strip()
     if not given:
-        problems.append(
-            f"DATABASE_URL is not set: {_unread() or 'postgresql://user:password@host:5432/database'}"
-        )
+        problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
         return "", ()
     try:
         url, passed_over = own_address(given)
@@ -89,13 +106,6 @@ def _read_database_url(environ: Mapping[str, str], problems: list[str]) -> tuple
     if requires_tls(environ) and (gap := tls.unverified_database(url)):
         problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
     return url, passed_over
-
-
-def _unread() -> str | None:
-    """What helps who wrote the settings down and had nothing read them."""
-    if not Path(".env").is_file():
-        return None
-    return "the file .env is here, and nothing has read it; have your shell do so: `set -a; . ./.env; set +a`"
 
 
 def _redis_problems(environ: Mapping[str, str]) -> list[str]:
