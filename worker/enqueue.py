@@ -105,8 +105,9 @@ def enqueue_outcomes(
     job.
 
     Returns RQ's jobs, in the order of the events. Raises InvalidEvents before anything is enqueued, TypeError
-    for an asynchronous client, and redis.RedisError; enqueueing again is then right, whether or not the first
-    time reached Redis: an event whose key is recorded counts as success.
+    for an asynchronous client, ValueError for a queue of `is_async=False`, and redis.RedisError; enqueueing
+    again is then right, whether or not the first time reached Redis: an event whose key is recorded counts as
+    success.
 
     For the same reason the jobs have random ids. An id made of the events would save a repeated job, but
     while a failed job is kept under it RQ would either refuse the same events or overwrite that job.
@@ -115,6 +116,11 @@ def enqueue_outcomes(
         queue = Queue(QUEUE, connection=queue)
     elif not isinstance(queue, Queue):
         raise TypeError(f"expected a Queue or a synchronous Redis connection, got {type(queue).__name__}")
+    if not queue._is_async:
+        raise ValueError(
+            "a queue of is_async=False runs jobs here and now, and what fails is not tried again: take one "
+            "without it, or, in a test, call jobs.record_outcomes(events)"
+        )
     events = list(events)
     if queue.job_class is Job:
         queue = copy(queue)

@@ -13,6 +13,7 @@ with extra("worker", MissingExtra):
 
 from redis import Redis
 from rq import Retry, get_current_job
+from rq.job import Job
 
 from .judge.batch import Batch, judge
 from .logs import sentry
@@ -41,8 +42,8 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
 
     `events`: payloads of the wire contract, see `events`. Returns the summary, or RQ's Retry while PostgreSQL
     is away or somebody's lock keeps a row from being recorded. Raises RejectedEvents once every good event is
-    recorded, and DatabaseFault for a fault that will not pass by itself; neither carries a token or a row's
-    data.
+    recorded, and DatabaseFault for a fault that will not pass by itself; called as a function, or by a queue
+    of `is_async=False`, where no worker would try again, for any. Neither carries a token or a row's data.
     """
     logs.setup()
     sentry.setup()
@@ -64,10 +65,10 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
         )
         brake.count(redis, tokens.take_counts())
     if reports is None:
-        return _AGAIN
+        return _again(job, "PostgreSQL does not take them")
     (report,) = reports
     if report.waiting:
-        return _AGAIN
+        return _again(job, "somebody's lock keeps some rows from being written")
     if report.rejected:
         if job:
             job.retries_left = 0  # the same events would be rejected again, whatever the producer asked for
@@ -130,6 +131,12 @@ def retain_outcomes() -> int:
     if deleted:
         logs.info("outcomes_expired", rows=deleted, days=age.days)
     return deleted
+
+
+def _again(job: Job | None, problem: str) -> Retry:
+    if job is None or job.worker_name == "sync":  # RQ's name for a queue of is_async=False
+        raise postgres.DatabaseFault(f"not all events are recorded: {problem}; enqueue them for a worker")
+    return _AGAIN
 
 
 @contextmanager

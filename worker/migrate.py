@@ -6,6 +6,7 @@ is applied is looked up all the same: a restored dump lost roles and policies, a
 
 import os
 import time
+from typing import NamedTuple
 
 import click
 
@@ -40,12 +41,24 @@ examples:
   python -m {NAME}.migrate                    apply what is pending, heal what has changed since
   python -m {NAME}.migrate --wait 60          the same, once the database is up: for a release phase
   python -m {NAME}.migrate --check            is anything pending, open to others, or gone?
-  python -m {NAME}.migrate --dry-run          what would be done?
+  python -m {NAME}.migrate --dry-run          would it work? Does all of it, and takes it back
   python -m {NAME}.migrate --rollback --yes   undo the last migration, and its data
 
 DATABASE_URL names the database and a role that owns it (on Supabase: postgres).
 exit status: 0 done, 1 a problem (or, with --check, something to do), 2 wrong usage or configuration
 """
+
+
+class _Words(NamedTuple):
+    """What is said of a migration."""
+
+    applied: str
+    healed: str
+    rolled_back: str
+
+
+_DONE = _Words("applied", "healed", "rolled back")
+_WOULD = _Words("would apply", "would heal", "would roll back")
 
 _NOTHING = "nothing to do: every migration is applied"
 
@@ -81,7 +94,7 @@ select pid, application_name, coalesce(state, 'unknown state'), mode,
 )
 @click.option("--check", is_flag=True, help="only list what there is to do; exit 1 if there is anything")
 @click.option("--rollback", is_flag=True, help="undo the last migration, with its data")
-@click.option("--dry-run", is_flag=True, help="only say what would be done")
+@click.option("--dry-run", is_flag=True, help="do it and take it back: says what would be done, or fail")
 @click.option("--yes", is_flag=True, help="confirm --rollback")
 @click.option(
     "--wait",
@@ -109,11 +122,12 @@ def main(*, check: bool, rollback: bool, dry_run: bool, yes: bool, wait: int) ->
     with connection:
         try:
             drift = look(connection)
-            if rollback:
-                return _roll_back_last(connection, dry_run=dry_run)
-            if check or dry_run:
-                return _list(pending(connection), drift, check=check)
-            return _apply(connection, drift)
+            if check:
+                return _list(pending(connection), drift)
+            if dry_run:  # the real thing, taken back: whatever would stop that stops this
+                with connection.transaction(force_rollback=True):
+                    return _change(connection, drift, _WOULD, rollback=rollback)
+            return _change(connection, drift, _DONE, rollback=rollback)
         except StrangerError as error:
             return complain(str(error))
         except psycopg.Error as error:
@@ -138,23 +152,27 @@ def _connect(database_url: str, wait: int) -> psycopg.Connection:
             return connection
 
 
-def _list(todo: list[Migration], drift: Drift, *, check: bool) -> int:
+def _list(todo: list[Migration], drift: Drift) -> int:
     """Say what there is to do. What is missing follows from what is pending, if anything is."""
     for migration in todo:
-        say(f"{'pending' if check else 'would apply'} {migration.name}")
+        say(f"pending {migration.name}")
     for kind, phrase in _differences(drift if not todo else drift._replace(missing=[])):
-        say(f"{'' if check else 'would heal '}{kind}: {phrase}")
+        say(f"{kind}: {phrase}")
     something = bool(todo or drift.exposed or drift.missing)
     if not something:
         say(_NOTHING)
-    return int(check and something)
+    return int(something)
 
 
-def _apply(connection: psycopg.Connection, drift: Drift) -> int:
+def _change(connection: psycopg.Connection, drift: Drift, words: _Words, *, rollback: bool) -> int:
+    return _roll_back_last(connection, words) if rollback else _apply(connection, drift, words)
+
+
+def _apply(connection: psycopg.Connection, drift: Drift, words: _Words) -> int:
     todo = pending(connection)
     for migration in todo:
         if apply(connection, migration):
-            say(f"applied {migration.name}")
+            say(f"{words.applied} {migration.name}")
         else:
             say(f"applied by another run meanwhile: {migration.name}")
     if todo:
@@ -163,7 +181,7 @@ def _apply(connection: psycopg.Connection, drift: Drift) -> int:
     left = _differences(heal(connection)) if differences else []
     for kind, phrase in differences:
         if (kind, phrase) not in left:
-            say(f"healed {kind}: {phrase}")
+            say(f"{words.healed} {kind}: {phrase}")
     for kind, phrase in left:
         complain(f"{kind}, and cannot be healed: {phrase}. {_LEFT[kind]}")
     if not todo and not differences:
@@ -177,7 +195,7 @@ def _differences(drift: Drift) -> list[tuple[str, str]]:
     ]
 
 
-def _roll_back_last(connection: psycopg.Connection, *, dry_run: bool) -> int:
+def _roll_back_last(connection: psycopg.Connection, words: _Words) -> int:
     versions = applied(connection)
     last = max(versions, default=None)
     if last is None:
@@ -186,11 +204,8 @@ def _roll_back_last(connection: psycopg.Connection, *, dry_run: bool) -> int:
     migration = next((migration for migration in migrations() if migration.version == last), None)
     if migration is None:
         return complain(f"the last migration {last} belongs to a newer release: roll it back with that one")
-    if dry_run:
-        say(f"would roll back {migration.name}")
-    else:
-        roll_back(connection, migration)
-        say(f"rolled back {migration.name}")
+    roll_back(connection, migration)
+    say(f"{words.rolled_back} {migration.name}")
     return 0
 
 

@@ -22,6 +22,7 @@ from redis import Redis, RedisError
 
 from .queue.causes import REASONS
 from .queue.keys import QUEUE
+from .queue.known import unknown_queue
 from .queue.stopped import StoppedJob, lost_jobs, stopped_jobs
 from .servers.redis import BadAddress, client, explain
 from .servers.settings import requires_tls
@@ -50,8 +51,8 @@ is. So it asks nothing back, and may be done at any time and again. Rejected eve
 what they name exists by now.
 
 REDIS_URL as for the worker.
-exit status: 0 done (also with stopped jobs listed), 1 a problem (a job could not be replayed, no such job,
-Redis is away, interrupted), 2 wrong usage or configuration
+exit status: 0 done (also with stopped jobs listed), 1 a problem (a job could not be replayed, no such job
+or queue, Redis is away, interrupted), 2 wrong usage or configuration
 """
 
 _ENDED = {
@@ -104,6 +105,8 @@ def main(**chosen: Any) -> int:
         return complain(f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}", 2)
     try:
         with closing(redis):
+            if problem := unknown_queue(redis, options.queue):
+                return complain(problem)
             if options.jobs or options.all or options.reason:
                 return _act(redis, options)
             return _list(_stopped(redis, options.queue), options)

@@ -220,7 +220,7 @@ def test_the_configuration_names_no_variable_that_nobody_reads() -> None:
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:
     lines = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if re.match(r"[A-Z]", line))
-    settings = read_settings(lines)
+    settings = read_settings({name: value.strip("'") for name, value in lines.items()})
     assert settings == Settings(database_url=settings.database_url)
 
 

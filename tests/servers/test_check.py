@@ -19,6 +19,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 from rq import Queue, Worker
+from rq.cron import CronScheduler
 
 from tests import make
 from tests.migrations.conftest import require
@@ -130,11 +131,11 @@ def test_nothing_wrong(run_check: Run, worker: Worker) -> None:
 
 def test_every_group_and_thing_has_its_line(run_check: Run, worker: Worker) -> None:
     assert list(run_check("--json").findings) == [
-        "settings.environment",
+        *(f"settings.{x}" for x in ("environment", "credentials")),
         *(f"redis.{x}" for x in ("reachable", "version", "tls", "persistence", "eviction", "memory")),
         *(f"postgres.{x}" for x in ("reachable", "version", "tls", "privileges", "log_table", "guard")),
         *(f"postgres.{x}" for x in ("token_index", "exposed", "migrations", "pooler")),
-        *(f"queue.{x}" for x in ("workers", "waiting", "failed", "quarantined", "lost", "brake")),
+        *(f"queue.{x}" for x in ("workers", "waiting", "failed", "quarantined", "lost", "cron", "brake")),
     ]
 
 
@@ -356,8 +357,50 @@ def test_a_waiting_entry_that_is_no_job_has_no_age(run_check: Run, worker: Worke
     assert run_check("--json").findings["queue.waiting"]["text"] == "1 waiting"
 
 
-def test_another_queue(run_check: Run, worker: Worker) -> None:
-    assert run_check("--json", "--queue", "other").wrong == {"queue.workers": "warning"}
+def test_another_queue(run_check: Run, worker: Worker, durable: Redis) -> None:
+    Queue("other", connection=durable).enqueue(JOB)
+    assert run_check("--json", "--queue", "other").wrong == {"queue.workers": "problem"}
+
+
+def test_a_mistyped_queue_is_told_from_an_idle_one(run_check: Run, worker: Worker) -> None:
+    answer = run_check("--json", "--queue", "notifog")
+    assert answer.wrong == {"queue.name": "warning", "queue.workers": "warning"}
+    name = answer.findings["queue.name"]
+    assert (name["text"], name["remedy"]) == ("no queue is called notifog", "is it one of notiflog?")
+
+
+@pytest.mark.parametrize("given", [None, "{}"], ids=["no file", "a file that is no key"])
+def test_credentials_that_no_sweep_can_use_are_a_warning(
+    run_check: Run, worker: Worker, tmp_path: Path, given: str | None
+) -> None:
+    path = tmp_path / "S3CR3T.json"
+    if given is not None:
+        path.write_text(given)
+    answer = run_check("--json", GOOGLE_APPLICATION_CREDENTIALS=str(path))
+    assert (answer.status, answer.wrong["settings.credentials"]) == (0, "warning")
+    assert "Firebase console" in answer.findings["settings.credentials"]["remedy"]
+    assert "S3CR3T" not in answer.output
+
+
+def test_a_cron_process_is_alive_or_missed_by_who_sweeps(
+    run_check: Run, worker: Worker, durable: Redis, tmp_path: Path
+) -> None:
+    def cron() -> str:
+        found = run_check("--json", GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path)).findings["queue.cron"]
+        return f"{found['level']}: {found['text']}"
+
+    assert cron() == "warning: no `rq cron` is alive: no token is swept, no reservation tidied"
+    others, ours = (CronScheduler(connection=durable, name=name) for name in ("another", "ours"))
+    others.register_birth()
+    assert cron().startswith("warning: no `rq cron` is alive")
+    ours.load_config_from_file("worker.cron")
+    ours.register_birth()
+    assert cron() == "ok: `rq cron` is alive; heartbeat 0 s ago"
+    durable.delete(ours.key)  # as when it has not been heard of for two minutes
+    assert cron().startswith("warning: no `rq cron` is alive")
+    durable.delete("rq:cron_schedulers")
+    durable.set("rq:cron_schedulers", "another thing")
+    assert cron().startswith("warning: no `rq cron` is alive")
 
 
 @pytest.fixture

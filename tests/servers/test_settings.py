@@ -1,10 +1,13 @@
 """What the environment may say, and that every mistake in it is told at once and without its secrets."""
 
+import subprocess
 import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+import worker
 from worker.servers.findings import settings_findings
 from worker.servers.redis import BadAddress, address
 from worker.servers.settings import ConfigError, Settings, read_settings
@@ -50,6 +53,37 @@ def test_a_table_without_a_schema_is_found_by_the_search_path() -> None:
 
 def test_an_empty_registered_column_says_that_the_table_has_none() -> None:
     assert tokens(NOTIFLOG_TOKEN_REGISTERED_COLUMN="").registered == ()
+
+
+def test_who_wrote_a_file_that_nothing_has_read_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (usual,) = _problems()
+    Path(".env").write_text(f"DATABASE_URL={URL}")
+    (told,) = _problems()
+    assert usual == "DATABASE_URL is not set: postgresql://user:password@host:5432/database"
+    assert "nothing has read it; have your shell do so: `set -a; . ./.env; set +a`" in told
+
+
+def test_a_shell_reads_the_example_as_its_other_readers_do() -> None:
+    example = Path(worker.__file__).parents[1] / ".env.example"
+    done = subprocess.run(
+        ["/bin/sh", "-c", "set -ea; . ./.env.example; env -0"],
+        env={},
+        cwd=example.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    read = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
+    written = {
+        name: value.strip("'")
+        for name, _, value in (line.partition("=") for line in example.read_text().splitlines())
+        if name.isidentifier()
+    }
+    assert {name: read.get(name) for name in written} == written
+    assert read_settings(read).database_url == written["DATABASE_URL"]
 
 
 SETTINGS: dict[str, tuple[dict[str, str], TokenTable]] = {

@@ -12,6 +12,7 @@ from ..servers.token_shape import columns
 from ..servers.tokens import TokenTable
 from .database import database
 from .queue import redis_and_queue
+from .sweep import credentials_findings
 
 #: Seconds for all questions to one server.
 PATIENCE = 20.0
@@ -33,6 +34,7 @@ def look(queue: str) -> list[Finding]:
         tables = ", ".join(dict.fromkeys(_words(table) for table in settings.tokens.values()))
         found = [Finding("settings.environment", "ok", f"complete; device tokens in {tables}")]
         found += settings_findings(settings)
+    found += credentials_findings()
     for about, answer in answers.items():
         found += _answer(about, answer)
     return sorted(found, key=lambda finding: _SUBJECTS.index(subject(finding)))

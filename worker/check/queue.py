@@ -9,6 +9,7 @@ from redis import Redis, RedisError
 
 from .. import NAME
 from ..queue.census import Census, census
+from ..queue.known import unknown_queue
 from ..queue.lost import find_lost
 from ..record import brake
 from ..servers import redis_faults, tls
@@ -17,6 +18,7 @@ from ..servers.findings import redis_findings
 from ..servers.redis import BadAddress, client
 from ..servers.settings import requires_tls
 from ..servers.tokens import CHANNELS
+from .sweep import cron_findings
 from .words import count
 
 # With fewer dead tokens than this in a day it says little that the table holds none of them.
@@ -43,8 +45,11 @@ def redis_and_queue(queue: str) -> Iterator[Finding]:
             redis.ping()
             yield Finding("redis.reachable", "ok", "it answers")
             yield from redis_findings(redis)
+            if unknown := unknown_queue(redis, queue):
+                yield Finding("queue.name", "warning", *unknown.split(": "))
             yield from _queue(census(redis, queue), queue)
             yield _lost(redis, queue)
+            yield from cron_findings(redis)
             yield from _brake(redis)
             yield from _absent(redis)
         except (RedisError, OSError) as error:

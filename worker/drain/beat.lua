@@ -20,7 +20,7 @@ redis.call('ZADD', leases, now + ARGV[2], ARGV[1])
 for at = 5, #ARGV do
   redis.call('ZADD', started, 'XX', 'GT', now + ttl, ARGV[at])
 end
-redis.call('HSET', worker, 'last_heartbeat', ARGV[4])
+redis.call('HSET', worker, 'last_heartbeat', ARGV[4], 'lease', ARGV[1])
 redis.call('EXPIRE', worker, ttl)
 redis.call('EXPIRE', executions, ttl)
 return { redis.call('ZCARD', ready), redis.call('LPOP', RENAMED, 100) or {} }

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import redis
+from rq import worker_registration
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import now, utcformat
 
@@ -51,6 +52,9 @@ class Timing(NamedTuple):
     redis_patience: float = 60.0
     #: A worker that is to stop waits so long for what is being written.
     last_writes: float = STATEMENT_TIMEOUT
+    #: Work that stands still for longer ends the worker: there is a step before every statement, none before
+    #: its commit, and a connection takes a while.
+    standstill: float = 2 * STATEMENT_TIMEOUT + 30
 
 
 class Claims:
@@ -207,7 +211,17 @@ class Claims:
 
     def leave(self) -> None:
         """Say that this worker ends, with nothing left to take over."""
-        self._redis.zrem(self._leases, self._holder)
+        with self._redis.pipeline() as pipeline:
+            pipeline.zrem(self._leases, self._holder)
+            pipeline.hdel(self._worker.key, "lease")
+            pipeline.execute()
+
+    def desert(self, redis: redis.Redis) -> None:
+        """Say, by another client, that this worker ends and tidies nothing up: others take its jobs."""
+        with redis.pipeline() as pipeline:
+            pipeline.zrem(self._leases, self._holder)
+            worker_registration.unregister(self._worker, pipeline)
+            pipeline.execute()
 
     def wait(self, seconds: float) -> None:
         """Wait until the queue has a job, at most `seconds`; takes none."""

@@ -15,7 +15,7 @@ from .claimed import Claimed, Member, Returned, Turn
 from .claims import Claims
 from .ordinary import Ordinary, OrdinaryPath
 from .turn import Unfinished, where
-from .writers import GivenUp
+from .writers import GivenUp, Stopped
 
 
 class _InFlight(NamedTuple):
@@ -28,7 +28,8 @@ class _InFlight(NamedTuple):
 class InHand:
     """A worker's jobs between claim and end; it gives back what it does not bring to an end.
 
-    `write`: starts to judge and write some jobs. `stopping`: whether the worker is to stop by now.
+    `write`: starts to judge and write some jobs. `interrupt`: has that raise Stopped soon, if it goes on.
+    `moved`: called again and again, however long anything takes. `stopping`: whether the worker is to stop.
     `given_up`: called when jobs came back too often. `dependents_ready`: called when RQ left some behind.
     """
 
@@ -38,6 +39,8 @@ class InHand:
         path: OrdinaryPath,
         write: "Callable[[list[Claimed]], Future[Unfinished]]",
         *,
+        interrupt: "Callable[[Future[Unfinished]], bool]",
+        moved: Callable[[], None],
         stopping: Callable[[], bool],
         given_up: Callable[[], None],
         dependents_ready: Callable[[], None],
@@ -45,6 +48,8 @@ class InHand:
         self._claims = claims
         self._path = path
         self._write = write
+        self._interrupt = interrupt
+        self._moved = moved
         self._stopping = stopping
         self._given_up = given_up
         self._dependents_ready = dependents_ready
@@ -52,6 +57,7 @@ class InHand:
         self._in_flight: deque[_InFlight] = deque()
         self._ordinary: list[Claimed] = []  # for RQ's ordinary path
         self._waiting: list[Claimed] = []  # for somebody's lock, to be tried again with the next look around
+        self._stopped: set[str] = set()  # ids of jobs that somebody stopped
         self._wait_until = float("inf")
         self._looked_around = float("-inf")
 
@@ -141,6 +147,10 @@ class InHand:
         except GivenUp:
             self.release()
             return
+        except Stopped:
+            self._in_flight.popleft()
+            self._start_again(turn.jobs)
+            return
         except postgres.DatabaseFault as fault:
             self.release()
             raise SystemExit(f"Stopped, with all jobs back in the queue: {fault}") from None
@@ -162,6 +172,7 @@ class InHand:
             self._path.succeed(claimed, report)
         self._ordinary += unfinished.ordinary
         self._waiting += _counted(unfinished.waiting)
+        self._stopped &= {job.job_id for job in self._started()}
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:
         """Fail the job that cannot be written; of several, find out which."""
@@ -173,10 +184,28 @@ class InHand:
             self._path.fail(turn.jobs[0], UntrustedJob(f"the job cannot be written: {where(error)}"))
             self._in_flight.popleft()
 
+    def stop(self, job_id: str) -> bool:
+        """Have a job that is being recorded fail as stopped; False: none of this id is. For other threads."""
+        turns = [turn for turn in list(self._in_flight) if job_id in {job.job_id for job in turn.jobs}]
+        if not turns and job_id not in {job.job_id for job in list(self._waiting)}:
+            return False
+        self._stopped.add(job_id)
+        return all(self._interrupt(turn.unfinished) for turn in turns)
+
+    def _start_again(self, jobs: list[Claimed]) -> None:
+        """Have jobs written that were tried before, but for those that somebody stopped."""
+        for claimed in jobs:
+            if claimed.job_id in self._stopped:
+                self._path.stop(claimed)
+        if rest := [claimed for claimed in jobs if claimed.job_id not in self._stopped]:
+            self._in_flight.append(_InFlight(rest, self._write(list(_counted(rest)))))
+        self._stopped -= {claimed.job_id for claimed in jobs}
+
     # --- the lease -----------------------------------------------------------------------------------------
 
     def look_around(self) -> None:
         """Every few seconds: say that this worker lives, and take over the jobs of those that do not."""
+        self._moved()
         if time.monotonic() - self._looked_around < self._claims.timing.look_around:
             return
         members = _members([*self._started(), *self._not_started()])
@@ -189,7 +218,7 @@ class InHand:
             self._dependents_ready()
         if waiting := self._waiting:
             self._waiting = []
-            self._in_flight.append(_InFlight(waiting, self._write(waiting)))
+            self._start_again(waiting)
         self._looked_around = time.monotonic()
 
     def release(self, *, suspect: bool = False) -> None:

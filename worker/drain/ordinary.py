@@ -20,6 +20,8 @@ from .turn import where
 
 # Nothing else can be done with a job for RQ's own code then.
 _FULL = "Redis is full: replay it when it has memory left"
+# RQ's words, as far as they go.
+_STOPPED = "Job stopped by user, while it was being recorded"
 
 
 class Ordinary(NamedTuple):
@@ -75,6 +77,17 @@ class OrdinaryPath:
             self._worker._finalize_success(job, self._worker.queues[0], execution, report.summary)
 
         self._finish(claimed, succeed)
+
+    def stop(self, claimed: Claimed) -> None:
+        """Fail one job that somebody stopped, as RQ does: no retry."""
+
+        def stop(job: Job, execution: Execution) -> None:
+            worker = self._worker
+            worker._stopped_job_id = job.id
+            worker.handle_job_failure(job, worker.queues[0], exc_string=_STOPPED, execution=execution)
+            logs.error("job_failed", job=job.id, exc=None, problem=_STOPPED, frames=[])
+
+        self._finish(claimed, stop)
 
     def set_aside(self, claimed: Claimed, problem: str) -> None:
         """Move one job to the quarantine, and say why."""

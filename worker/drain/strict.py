@@ -1,12 +1,17 @@
 """Where the worker is stricter than RQ's: what it refuses to start with, what it limits, and how it ends."""
 
+import multiprocessing
+import os
 import resource
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
 from redis import RedisError
+from rq.queue import Queue
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 
 from .. import logs
@@ -18,6 +23,20 @@ from ..servers.settings import ConfigError, settings
 
 #: A worker may hold this much in memory. Usual is a tenth.
 MAX_MEMORY_BYTES = 1 << 30
+#: With less it could not even start its threads.
+LEAST_MEMORY_BYTES = 128 << 20
+# Of each thread, as usual: what `ulimit -s` says otherwise would count as memory held.
+_STACK_BYTES = 8 << 20
+
+# RQ's and ours: what chooses one of them chooses nothing.
+_CLASSES = {
+    *("rq.job.Job", "rq.Job", "rq.queue.Queue", "rq.Queue"),
+    *(
+        f"{package}.drain.trusted.{name}"
+        for package in ("worker", "notiflog")
+        for name in ("TrustedJob", "TrustedQueue")
+    ),
+}
 
 
 def one_queue(queues: Any) -> list[str]:
@@ -25,7 +44,7 @@ def one_queue(queues: Any) -> list[str]:
     listed: Sequence[Any] = queues if isinstance(queues, list | tuple) else [queues]
     names = [str(getattr(queue, "name", queue)) for queue in listed]
     if len(names) > 1:
-        raise SystemExit(
+        raise _refused(
             f"DrainWorker listens on one queue, not on {len(names)} ({', '.join(names)}): with more than "
             "one, RQ loses a job when a worker dies right after taking it. Start a worker for each queue."
         )
@@ -39,7 +58,36 @@ def plain_serializer(serializer: Any) -> type[PlainSerializer]:
         return PlainJsonSerializer
     if resolved is DefaultSerializer:
         return PlainSerializer
-    raise SystemExit("DrainWorker reads what RQ's pickle and json serializers write, and no other's.")
+    raise _refused("DrainWorker reads what RQ's pickle and json serializers write, and no other's.")
+
+
+def refuse_other_classes(options: Mapping[str, Any]) -> None:
+    """Refuse classes of jobs and queues that would be passed over: ours trust nothing in Redis."""
+    for name in ("job_class", "queue_class"):
+        chosen = options.get(name)
+        if not isinstance(chosen, str):
+            chosen = f"{chosen.__module__}.{chosen.__qualname__}" if chosen else ""
+        if chosen and chosen not in _CLASSES:
+            option = name.replace("_", "-")
+            raise _refused(
+                f"DrainWorker has a {name} of its own: leave out --{option} and RQ_{name.upper()}."
+            )
+
+
+def connection_of(queues: Any, connection: Any) -> Any:
+    """A worker's connection: the one it is given, or its queue's. Raises TypeError if there is none."""
+    listed = queues if isinstance(queues, list | tuple) else [queues]
+    found = connection or next((queue.connection for queue in listed if isinstance(queue, Queue)), None)
+    if found is None:
+        raise TypeError("a worker of queues that are names needs connection=Redis(...)")
+    return found
+
+
+def _refused(problem: str) -> SystemExit:
+    """A worker that can never start so. RQ's pool, which would start it for ever, ends with it."""
+    if "(WorkerPool " in multiprocessing.current_process().name:
+        os.kill(os.getppid(), signal.SIGTERM)
+    return SystemExit(problem)
 
 
 def refuse_to_lose(connection: Any) -> None:
@@ -52,6 +100,12 @@ def limit_memory() -> None:
     """Have this process refuse what asks for more memory: nine bytes of pickle can ask for 64 GB."""
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     limit = min([MAX_MEMORY_BYTES, *(known for known in limits if known != resource.RLIM_INFINITY)])
+    if limit < LEAST_MEMORY_BYTES:
+        raise SystemExit(
+            f"This process may hold {limit >> 20} MB of data (`ulimit -d`, RLIMIT_DATA), a worker needs "
+            f"{LEAST_MEMORY_BYTES >> 20}: raise the limit."
+        )
+    threading.stack_size(_STACK_BYTES)
     with suppress(ValueError, OSError):  # macOS may refuse, and does not enforce it anyway
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limits[1]))
 

@@ -7,11 +7,13 @@ is claimed. RQ's own code does everything rare: failures, retries, dependents, s
 
 import gc
 import time
-from contextlib import closing, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property, partial
 from typing import Any
 
 import redis
+from rq.command import parse_payload
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
@@ -32,7 +34,9 @@ from .claims import TURN_JOBS, Claims, Timing
 from .in_hand import InHand
 from .ordinary import Ordinary, OrdinaryPath
 from .patience import Patience
+from .pulse import Pulse
 from .trusted import TrustedJob, TrustedQueue
+from .watch import Watch, end_at_once
 from .writers import Writers
 
 # Judging makes many short-lived objects; traversing the live ones again and again to find cycles, of which
@@ -42,6 +46,9 @@ _GC_THRESHOLD = 200_000
 # How long the queue is left alone, in seconds, when it is empty and something is in flight.
 _MOMENT = 0.1
 
+# Where RQ's worker takes its connection among the arguments after the queues.
+_POSITION_OF_CONNECTION = 3
+
 
 class DrainWorker(SimpleWorker):  # type: ignore[misc]
     """RQ worker for one queue of `worker.jobs`: no fork, kept connections, many jobs a turn."""
@@ -49,20 +56,22 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     job_class = TrustedJob
     queue_class = TrustedQueue
     timing = Timing()
+    _watch: Watch | None = None
 
     def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("prepare_for_work", True):
+            strict.refuse_other_classes(kwargs)
+        names = strict.one_queue(queues)
         kwargs |= {
             "job_class": TrustedJob,
             "queue_class": TrustedQueue,
             "serializer": strict.plain_serializer(kwargs.get("serializer")),
             "log_job_description": False,  # it may show arguments, device tokens among them
         }
-        super().__init__(strict.one_queue(queues), *args, **kwargs)
-        self._max_jobs: int | None = None
-        self._taken = 0
-        self._last_writes = self.timing.last_writes
-        self._ended_well = False
-        self._fault: postgres.DatabaseFault | None = None
+        if len(args) < _POSITION_OF_CONNECTION:
+            kwargs["connection"] = strict.connection_of(queues, kwargs.get("connection"))
+        super().__init__(names, *args, **kwargs)
+        self._start_anew(None)
 
     # --- start and stop ------------------------------------------------------------------------------------
 
@@ -71,12 +80,21 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
         `max_jobs` counts jobs; RQ's loop would count turns.
         """
-        self._max_jobs = max_jobs
+        self._start_anew(max_jobs)
         with strict.reasons_logged():
             worked = bool(super().work(*args, **kwargs))
             if not self._ended_well and self._shutdown_requested_date is None:
                 raise SystemExit("Stopped by the error logged above; unfinished jobs are back in the queue.")
         return worked
+
+    def _start_anew(self, max_jobs: int | None) -> None:
+        self._max_jobs = None if max_jobs is None else max(1, max_jobs)  # RQ takes one before it counts
+        self._taken = 0
+        self._last_writes = self.timing.last_writes
+        self._ended_well = False
+        self._fault: postgres.DatabaseFault | None = None
+        for part in ("_patience", "_pulse", "_claims", "_writers", "_path", "_hand"):
+            self.__dict__.pop(part, None)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Get ready, or refuse to start."""
@@ -86,7 +104,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         sentry.setup(wait=False)
         strict.refuse_to_lose(self.connection)
         strict.limit_memory()
-        self._compose()
+        self.connection.set_retry(self._patience)
         mend(self.connection, shared_kinds(self.queues[0].name))
         try:
             super().bootstrap(*args, **kwargs)
@@ -95,13 +113,36 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                 f"A worker named {self.name} is at work, or died within the last minutes: give this one "
                 "another name, or none."
             ) from None
+        self._watch = Watch(
+            self._pulse,
+            every=self.timing.look_around,
+            most=self.timing.standstill,
+            rescue=self._writers.hang_up,
+            end=partial(end_at_once, self, self._claims),
+        )
 
-    def _compose(self) -> None:
-        self._patience = Patience(self.timing.redis_patience)
-        self.connection.set_retry(self._patience)
-        self._claims = Claims(self, self.timing)
-        self._writers = Writers(self.connection)
-        self._path = OrdinaryPath(self, self._claims)
+    @cached_property
+    def _patience(self) -> Patience:
+        return Patience(self.timing.redis_patience)
+
+    @cached_property
+    def _pulse(self) -> Pulse:
+        return Pulse()
+
+    @cached_property
+    def _claims(self) -> Claims:
+        return Claims(self, self.timing)
+
+    @cached_property
+    def _writers(self) -> Writers:
+        return Writers(self.connection, self._pulse)
+
+    @cached_property
+    def _path(self) -> OrdinaryPath:
+        return OrdinaryPath(self, self._claims)
+
+    @cached_property
+    def _hand(self) -> InHand:
         run = partial(
             turn.run,
             writers=self._writers,
@@ -109,10 +150,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             serializer=self.serializer,
             default_result_ttl=self.default_result_ttl,
         )
-        self._hand = InHand(
+        return InHand(
             self._claims,
             self._path,
             partial(self._writers.submit, run),
+            interrupt=self._writers.stop,
+            moved=self._pulse.step,
             stopping=self._is_stopping,
             given_up=self._hasten_maintenance,
             dependents_ready=self.queues[0].enqueue_ready,
@@ -124,6 +167,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def teardown(self) -> None:
         """End with every job finished or back in the queue."""
+        # A signal may have cut off a command, whose answer is still to come: redis-py notices that on
+        # connections of its own making only, not on Sentinel's.
+        self.connection.connection_pool.disconnect(inuse_connections=False)
         self._writers.give_up()
         self._hand.stop_waiting(self._last_writes)
         try:
@@ -140,6 +186,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                     self._claims.leave()
             finally:
                 self._writers.close()
+                if self._watch:
+                    self._watch.stop()
                 with suppress(redis.RedisError, SystemExit):  # the worker's entry expires by itself
                     super().teardown()
 
@@ -212,9 +260,11 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         if self._hand.busy:
             self._hand.settle_some(_MOMENT)
             return False
-        if burst or (max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time):
+        idle = time.monotonic() - idle_since
+        if burst or (max_idle_time is not None and idle >= max_idle_time):
             return True
-        self._idle(min(self.timing.look_around, max_idle_time or self.timing.look_around))
+        left = max_idle_time - idle if max_idle_time is not None else self.timing.look_around
+        self._idle(min(self.timing.look_around, max(left, _MOMENT)))
         return False
 
     def _idle(self, seconds: float) -> None:
@@ -227,7 +277,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     def execute_job(self, job: "Turn | Ordinary", queue: Any) -> None:
         """Have a turn written; or run a single job as RQ does."""
         if isinstance(job, Ordinary):
-            self._path.run(job)
+            with self._at_leisure():
+                self._path.run(job)
             self._hand.forget_ordinary()
             if self._fault:
                 raise SystemExit(f"Stopped: {self._fault}")
@@ -246,6 +297,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self._fault = exc_info[1]
         call_exception_handlers(self._exc_handlers, job, *exc_info)
 
+    def _finalize_failure(self, job: Job, queue: Any, execution: Any, exc_info: Any) -> None:
+        """Fail a job as RQ does; but what ends this worker is no fault of the job's, which goes back."""
+        if isinstance(exc_info[1], SystemExit):
+            raise exc_info[1]
+        super()._finalize_failure(job, queue, execution, exc_info)
+
     # --- RQ's signs of life, commands, suspension and maintenance ------------------------------------------
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
@@ -261,7 +318,14 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     def handle_payload(self, message: Any) -> None:
         """Follow a command that came by pub/sub; what is none ends nothing."""
         try:
-            super().handle_payload(message)
+            payload = parse_payload(message)
+            command, job_id = payload["command"], str(payload.get("job_id", ""))
+            if command == "kill-horse":
+                self.log.warning("Worker %s: there is no horse to kill, see `stop-job`", self.name)
+            elif command not in ("stop-job", "stop-execution"):
+                super().handle_payload(message)
+            elif not self._hand.stop(job_id):
+                self.log.warning("Worker %s: not recording that job, %s is ignored", self.name, command)
         except Exception:
             self.log.exception("Worker %s: a command that cannot be read is ignored", self.name)
 
@@ -272,7 +336,8 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self._hand.settle_all()
             self._hand.release()  # nobody keeps the lease of what waits meanwhile
             try:
-                super().check_for_suspension(burst)
+                with self._at_leisure():
+                    super().check_for_suspension(burst)
             except StopRequested:
                 self._ended_well = True
                 raise
@@ -282,8 +347,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._hand.look_around()
         self._state = WorkerStatus.BUSY  # otherwise a signal would raise, and be taken for an error
         try:
-            self.queues[0].clear_the_way()
-            super().run_maintenance_tasks()
+            with self._at_leisure():  # there may be much to tidy
+                self.queues[0].clear_the_way()
+                super().run_maintenance_tasks()
         except Exception:
             # Of what somebody put there. Without this the lock would keep everybody from maintenance.
             self.log.exception("Worker %s: maintenance failed", self.name)
@@ -292,3 +358,12 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
 
     def _hasten_maintenance(self) -> None:
         self.last_cleaned_at = None  # it moves what was given up to the failed registry
+
+    @contextmanager
+    def _at_leisure(self) -> Iterator[None]:
+        """Within the block RQ's own limits hold, if any."""
+        self._pulse.rest()
+        try:
+            yield
+        finally:
+            self._pulse.step()

@@ -3,10 +3,10 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -20,31 +20,53 @@ from ..record.tokens import Tokens
 from ..servers import postgres
 from ..servers.redis import impatient
 from ..servers.settings import settings
+from .pulse import Pulse
+from .threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
+# Seconds for a thread to end whose statement was cancelled.
+_LAST_STEPS = 5.0
 
 
 class GivenUp(Exception):
     """The worker is to stop and PostgreSQL is still away: the turn is not written."""
 
 
-class Writers:
-    """Threads that write turns, each with a kept connection of its own."""
+class Stopped(Exception):
+    """Somebody stopped one of the turn's jobs: the turn is not written."""
 
-    def __init__(self, redis: Redis) -> None:
+
+class Writers:
+    """Threads that write turns, each with a kept connection of its own.
+
+    `pulse`: moves with each statement and each try.
+    """
+
+    def __init__(self, redis: Redis, pulse: Pulse) -> None:
         self._redis = impatient(redis)
-        self._threads = ThreadPoolExecutor(settings().connections, thread_name_prefix="commit")
+        self._pulse = pulse
+        self._threads = Threads(settings().connections, "commit")
         self._connections: dict[int, psycopg.Connection] = {}  # by thread
+        self._stopped: set[int] = set()  # threads
         self._stopping = threading.Event()
         self._closing = False
         self._tokens = Tokens(settings())
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call that writes, in one of the threads."""
-        return self._threads.submit(call, *args, **kwargs)
+
+        def run() -> T:
+            try:
+                self._pulse.step()
+                return call(*args, **kwargs)
+            finally:
+                self._pulse.rest()
+                self._stopped.discard(threading.get_ident())
+
+        return self._threads.submit(run)
 
     def write(self, batches: Sequence[Batch], uncounted: Sequence[Batch] | None = None) -> list[Report]:
         """Write a turn's outcomes in one transaction on this thread's connection.
@@ -64,31 +86,64 @@ class Writers:
         """Wait for PostgreSQL no longer. Turns that are being written are not affected."""
         self._stopping.set()
 
+    def stop(self, call: "Future[Any]") -> bool:
+        """Have a call that writes raise Stopped, soon; False: it is not begun, or over."""
+        thread = self._threads.thread_of(call)
+        if thread is None:
+            return False
+        self._stopped.add(thread)
+        if connection := self._active(thread):
+            _cancel(connection)
+        return True
+
+    def hang_up(self, threads: Collection[int]) -> list[int]:
+        """Have threads that wait for PostgreSQL's answer try again; returns those that wait for other things.
+
+        A server that is frozen gives no answer and closes nothing.
+        """
+        others = []
+        for thread in threads:
+            if connection := self._active(thread):
+                _hang_up(connection)
+            else:
+                others.append(thread)
+        return others
+
     def close(self) -> None:
         """End the threads and their connections, cancelling statements that still run.
 
-        Takes seconds at most, also when the server has stopped answering.
+        Takes seconds at most, also when the server has stopped answering. A thread that stands still for
+        another reason is left behind; it keeps no process from ending.
         """
         self.give_up()
         self._closing = True
-        for connection in list(self._connections.values()):
-            if connection.info.transaction_status == TransactionStatus.ACTIVE:
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=2)  # or the session would wait on, for a lock for instance
+        for thread in list(self._connections):
+            if connection := self._active(thread):
+                _cancel(connection)  # or the session would wait on, for a lock for instance
                 _hang_up(connection)
-        self._threads.shutdown(cancel_futures=True)
-        for connection in self._connections.values():
-            connection.close()
+        left = self._threads.close(_LAST_STEPS)
+        for thread, connection in self._connections.items():
+            if thread not in left:
+                connection.close()
         brake.count(self._redis, self._tokens.take_counts())
         self._redis.close()
+
+    def _active(self, thread: int) -> psycopg.Connection | None:
+        """The connection on which a thread waits for an answer."""
+        connection = self._connections.get(thread)
+        if connection and connection.info.transaction_status == TransactionStatus.ACTIVE:
+            return connection
+        return None
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:
         """This thread's connection; after a fault it is made anew."""
         thread = threading.get_ident()
+        self._step()
         connection = self._connections.get(thread)
         if connection is None or connection.closed:
             connection = self._connections[thread] = postgres.connect(settings().database_url)
+            connection.cursor_factory = self._cursor()
         try:
             yield connection
         except psycopg.Error:
@@ -97,6 +152,21 @@ class Writers:
                 raise GivenUp from None
             raise
 
+    def _cursor(self) -> type[psycopg.Cursor[Any]]:
+        step = self._step
+
+        class Moving(psycopg.Cursor[Any]):
+            def execute(self, *args: Any, **kwargs: Any) -> Any:
+                step()
+                return super().execute(*args, **kwargs)
+
+        return Moving
+
+    def _step(self) -> None:
+        if threading.get_ident() in self._stopped:
+            raise Stopped
+        self._pulse.step()
+
     def _pauses(self) -> Iterator[float]:
         """Wait after each try, twice as long as before, until the worker is to stop."""
         pause = _FIRST_PAUSE
@@ -104,6 +174,11 @@ class Writers:
         while not self._stopping.wait(pause):
             pause = min(2 * pause, _LONGEST_PAUSE)
             yield pause
+
+
+def _cancel(connection: psycopg.Connection) -> None:
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=2)
 
 
 def _hang_up(connection: psycopg.Connection) -> None:

@@ -13,7 +13,7 @@ from .lines import (
     token_hash,
     warning,
 )
-from .output import CarefulHandler, setup
+from .output import CarefulHandler, flush, setup
 
 __all__ = [
     "DESCRIPTIONS",
@@ -23,6 +23,7 @@ __all__ = [
     "TextFormatter",
     "describe",
     "error",
+    "flush",
     "info",
     "info_each",
     "lines",

@@ -139,6 +139,12 @@ def setup() -> None:
             other.propagate = True
 
 
+def flush() -> None:
+    """Wait until this process's lines are written, or some seconds where nobody reads them."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def _standard_output() -> logging.Handler:
     if sys.stdout is None:  # closed
         return logging.NullHandler()

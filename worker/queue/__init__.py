@@ -7,6 +7,7 @@ __all__ = [
     "contents",
     "fields",
     "keys",
+    "known",
     "lost",
     "plain",
     "repair",

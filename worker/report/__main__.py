@@ -26,12 +26,16 @@ from psycopg import errors
 from redis import RedisError
 
 from ..queue.keys import QUEUE
+from ..queue.known import unknown_queue
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
 from .counts import Counts, Missing, Report, Stopped
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
+
+# Standard output, as a file's name.
+_HERE = Path("-")
 
 WIDTHS = (40, 120)  # columns: a wider bar says no more
 
@@ -41,6 +45,7 @@ examples:
   python -m {NAME}.report --since 24h                         the last 24 hours
   python -m {NAME}.report --since 2026-11-01 --timezone Europe/Berlin
   python -m {NAME}.report --since 30d --html report.html      a page with charts, to open or to send
+  python -m {NAME}.report --html - | mail ...                 the same to another program
 
 DATABASE_URL must be of a role that may read the log: a member of notiflog_reader, or its owner. The worker's
 own role may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is
@@ -55,7 +60,7 @@ exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 w
 @click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="whose days")
 @click.option("--queue", default=QUEUE, show_default=True, help="whose failed jobs")
 @click.option("--json", is_flag=True, help="all that is known, as JSON")
-@click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts")
+@click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts; -: here")
 def main(**chosen: Any) -> int:
     """What became of the prompts: outcomes by day and channel, delivery rates of chapters and rules, and the
     jobs that failed.
@@ -82,12 +87,16 @@ def main(**chosen: Any) -> int:
     stopped: Stopped | None = None
     try:
         with closing(redis):
-            stopped = read_stopped(redis, options.queue)
+            if problem := unknown_queue(redis, options.queue):
+                status = complain(problem)
+            else:
+                stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
         status = complain(f"failed jobs are unknown: {explain(error)}")
     report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing)
     if options.html:
-        return _write(options.html, options.page(report)) or status
+        page = options.page(report)
+        return (_write(options.html, page) if options.html != _HERE else _show(page)) or status
     say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
     return status
 
@@ -164,8 +173,10 @@ def _understand(options: SimpleNamespace) -> SimpleNamespace:
         options.since = beginning(options.since, options.now, options.timezone)
     except (ValueError, OverflowError):
         raise click.UsageError("--since must be days, hours or a date: 7d, 24h, 2026-11-01") from None
+    if options.since > options.now:
+        raise click.UsageError("--since lies ahead: nothing is recorded there yet")
     if options.html:
-        if options.html.exists() and not options.html.is_file():
+        if options.html != _HERE and options.html.exists() and not options.html.is_file():
             raise click.UsageError(f"--html: {options.html} is no file")
         try:
             from .page import page
@@ -195,6 +206,13 @@ def _write(path: Path, page: str) -> int:
         part.unlink(missing_ok=True)
         return complain(f"cannot write {path}: {error.strerror}")
     say(f"wrote {path}")
+    return 0
+
+
+def _show(page: str) -> int:
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(encoding="utf-8")  # as the page says of itself
+    say(page.removesuffix("\n"))
     return 0
 
 

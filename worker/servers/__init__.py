@@ -2,6 +2,7 @@
 
 #: The modules that others use.
 __all__ = [
+    "credentials",
     "drift",
     "finding",
     "findings",

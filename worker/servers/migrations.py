@@ -163,7 +163,8 @@ def _refuse_strangers(connection: psycopg.Connection) -> None:
 
 def _recorded(connection: psycopg.Connection, ledger: sql.Identifier) -> set[str]:
     try:
-        rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
+        with connection.transaction():  # where there is one already, this must not end it
+            rows = connection.execute(sql.SQL("select version from {}").format(ledger)).fetchall()
     except (errors.UndefinedTable, errors.InvalidSchemaName):
         return set()
     return {version for (version,) in rows}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 from redis import ConnectionPool
 
@@ -96,7 +97,9 @@ def _read_database_url(environ: Mapping[str, str], problems: list[str]) -> tuple
     """The address as libpq takes it, and the parameters passed over; what is wrong goes to `problems`."""
     given = environ.get("DATABASE_URL", "").strip()
     if not given:
-        problems.append("DATABASE_URL is not set: postgresql://user:password@host:5432/database")
+        problems.append(
+            f"DATABASE_URL is not set: {_unread() or 'postgresql://user:password@host:5432/database'}"
+        )
         return "", ()
     try:
         url, passed_over = own_address(given)
@@ -106,6 +109,13 @@ def _read_database_url(environ: Mapping[str, str], problems: list[str]) -> tuple
     if requires_tls(environ) and (gap := tls.unverified_database(url)):
         problems.append(f"DATABASE_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_DATABASE}")
     return url, passed_over
+
+
+def _unread() -> str | None:
+    """What helps who wrote the settings down and had nothing read them."""
+    if not Path(".env").is_file():
+        return None
+    return "the file .env is here, and nothing has read it; have your shell do so: `set -a; . ./.env; set +a`"
 
 
 def _redis_problems(environ: Mapping[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ from ..record.tokens import Tokens
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain, impatient
 from ..servers.settings import ConfigError, read_settings
-from .dryrun import NoProject
+from .dryrun import NoProject, connect
 from .passes import AGES, RATE, Busy, NoVerdict, State, alone, finish, load, pages, pause, save
 
 # The report, in the order of questions: how many of each kind, what FCM says, what became of the dead.
@@ -45,8 +45,8 @@ examples:
   python -m {NAME}.sweep             check the whole table; interrupted, it goes on where it stopped
 
 DATABASE_URL and REDIS_URL as for the worker; GOOGLE_APPLICATION_CREDENTIALS names the service account's file.
-exit status: 0 done, 1 a problem (tokens withheld by the brake, no answers, a server is away, interrupted),
-2 wrong usage or configuration
+exit status: 0 done, 1 a problem (tokens withheld by the brake, none of FCM's form, no answers, a server is
+away, interrupted), 2 wrong usage or configuration
 """
 
 
@@ -100,10 +100,9 @@ def _run(
     state = State() if options.dry_run or options.from_start else load(redis)
     if state.finished_at is not None:
         state = State()
-    with (
-        closing(impatient(redis)) as brakes,
-        progress(tokens.count(connection, "fcm"), "tokens") as show,
-    ):
+    if total := tokens.count(connection, "fcm"):
+        connect()  # first of all: of a table without any token of FCM's nobody would ask it
+    with closing(impatient(redis)) as brakes, progress(total, "tokens") as show:
         done = state
         try:
             for done in pages(
@@ -135,6 +134,11 @@ def _report(counts: Counter[str], *, dry_run: bool) -> int:
             say(f"no verdict: {name.removeprefix('no_verdict_')} ({n:,})")
     if dry_run and brake.is_on(counts["alive"], counts["dead"]):
         return complain("most tokens look dead: is it the right Firebase project? The brake would keep them")
+    if counts["unknown"] and not counts["fcm"] + counts["fid"]:
+        return complain(
+            f"none of the {counts['tokens']:,} tokens has the form of FCM's, so nothing was checked: is it "
+            "the right table and column? Tokens that are hashed or encrypted there cannot be checked"
+        )
     if counts["withheld"]:
         return complain(
             "most tokens look dead, so the brake kept them: is it the right Firebase project? "

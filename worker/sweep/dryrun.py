@@ -6,6 +6,7 @@ is dead only at APNs looks alive here. APNs itself has no dry run.
 Sources: https://firebase.google.com/docs/cloud-messaging/manage-tokens, firebase-admin 7.7 (`messaging`)
 """
 
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from .. import fcm
 from ..extras import extra
 from ..judge.classify import Verdict, classify, is_fid
 from ..judge.rules import ACCEPTED
+from ..servers import credentials
 
 # An FCM registration token is "<installation id>:<secret>"; an APNs device token is hexadecimal, 32 bytes or
 # more. Anything else may be another kind of address, of which FCM would say UNREGISTERED though it works.
@@ -23,8 +25,6 @@ _APNS_TOKEN = re.compile(r"(?:[0-9a-fA-F]{2}){32,100}")
 
 # Seconds; firebase-admin's own 120 would keep outcomes waiting.
 _TIMEOUT = 10
-
-_REMEDY = "no Firebase project: set GOOGLE_APPLICATION_CREDENTIALS to the service account's JSON file"
 
 #: "fcm" is a registration token, "fid" a Firebase installation id.
 Kind = Literal["fcm", "fid", "apns", "unknown"]
@@ -43,6 +43,31 @@ def kind(token: str) -> Kind:
     return "apns" if _APNS_TOKEN.fullmatch(token) else "unknown"
 
 
+def connect() -> None:
+    """Make firebase-admin's default app of the environment's credentials, if there is none yet.
+
+    Asks nobody whether they are good. Raises NoProject.
+    """
+    with extra("sweep", NoProject):  # heavy, and not for those who record
+        import firebase_admin
+        from google.auth.exceptions import GoogleAuthError
+
+    if problem := credentials.unusable(os.environ):
+        raise NoProject(f"no Firebase project: {credentials.VARIABLE} {problem}; {credentials.REMEDY}")
+    try:
+        if not firebase_admin._apps:
+            firebase_admin.initialize_app(options={"httpTimeout": _TIMEOUT})
+        app = firebase_admin.get_app()
+        app.credential.get_credential()
+        project = app.project_id
+    except (ValueError, GoogleAuthError):  # their texts quote the file's name, and more
+        project = None
+    if not project:
+        unset = not os.environ.get(credentials.VARIABLE)
+        what = "is not set" if unset else "names a file that Google's library cannot use"
+        raise NoProject(f"no Firebase project: {credentials.VARIABLE} {what}; {credentials.REMEDY}")
+
+
 def check(tokens: Sequence[str]) -> list[Verdict]:
     """Ask FCM about some of its tokens and FIDs, 500 at most, and judge the answers as those of sends.
 
@@ -50,27 +75,21 @@ def check(tokens: Sequence[str]) -> list[Verdict]:
     does not answer, or its answers cannot be read, the verdicts are transient. Raises NoProject.
     """
     with extra("sweep", NoProject):  # heavy, and not for those who record
-        import firebase_admin
         from firebase_admin import exceptions, messaging
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError
 
     if not tokens:
         return []
+    connect()
     answer: Any
     try:
-        if not firebase_admin._apps:
-            firebase_admin.initialize_app(options={"httpTimeout": _TIMEOUT})
         with warnings.catch_warnings():
             # Deprecated or not: what was registered as a token is known by that alone.
             warnings.simplefilter("ignore", DeprecationWarning)
             messages = [messaging.Message(**{"fid" if is_fid(token) else "token": token}) for token in tokens]
         answer = messaging.send_each(messages, dry_run=True)
-    except (ValueError, DefaultCredentialsError):
-        raise NoProject(_REMEDY) from None
     except (exceptions.FirebaseError, GoogleAuthError) as error:
         cause = getattr(error, "cause", None) or error
-        if isinstance(cause, DefaultCredentialsError):
-            raise NoProject(_REMEDY) from None
         if len(tokens) > 1 and not isinstance(cause, GoogleAuthError):
             # One answer that the library cannot read costs the whole call: find out whose it is.
             half = len(tokens) // 2

@@ -1,8 +1,10 @@
 """On the path of a worker's process, this changes it from inside, as its environment says."""
 
+import logging
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 from worker.drain import DrainWorker
@@ -20,6 +22,22 @@ if limits := os.environ.get("TEST_LIMITS"):
         name, _, value = limit.partition("=")
         postgres._LIMITS, changed = re.subn(rf"'{name}', '\w+'", f"'{name}', '{value}'", postgres._LIMITS)
         assert changed == 1, f"no {name} in the settings of a transaction"
+
+if hanging := os.environ.get("TEST_HANGS"):
+    # A turn hangs for ever: in the worker's own code, or in a handler of lines of whoever runs it.
+    from worker import logs
+    from worker.judge import batch
+
+    def hang(record: object) -> bool:
+        time.sleep(3600 if getattr(record, "msg", "outcomes_recorded") == "outcomes_recorded" else 0)
+        return True
+
+    if hanging == "judging":
+        batch.fold = hang  # type: ignore[attr-defined, assignment]  # imported there, not offered
+    else:
+        handler = logging.StreamHandler()
+        handler.addFilter(hang)
+        logs.logger.addHandler(handler)
 
 if mark := os.environ.get("TEST_DIES_OF"):
     # Die of events skipped for this reason, as of a crash in a library.
