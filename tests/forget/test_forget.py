@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - statements are put together from constants of this file
 
 import json
+import os
 import pickle
 import threading
 import zlib
@@ -232,6 +233,15 @@ def test_a_job_of_nobody_else_stays_as_an_empty_one_and_who_waits_for_it_runs(
     assert run(mentor)[0] == 0
     drain()
     assert (statuses([first, second]), rows(connection)) == (["finished"] * 2, 1)
+
+
+def test_however_many_jobs_there_are(run: Run, queue: Queue, app: sample.App, mentor: UUID) -> None:
+    """More than are looked at together, and some that are too large to be fetched with others."""
+    events = [make.event(app, number) for number in range(1200)]
+    long = {"peer_mentor_id": str(mentor), "skipped": os.urandom(3 << 20).hex()}
+    data = [Queue.prepare_data(JOB, ([event],), description="") for event in [*events, long, long, long]]
+    queue.enqueue_many(data)
+    assert "erased 63 events in 63 jobs\n" in run(mentor)[1]
 
 
 def test_another_queues_jobs_are_found_too(run: Run, redis: Redis, app: sample.App, mentor: UUID) -> None:

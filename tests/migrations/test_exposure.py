@@ -5,13 +5,17 @@ row level security that switches itself on.
 # ruff: noqa: S608 - statements are put together from constants of this file
 
 import itertools
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psycopg
 import pytest
+from redis import Redis
 
+from tests.manual import ROOT, section
 from tests.migrations.conftest import TWO_KINDS, Answer, Database, Kind, apply_all
 from tests.migrations.test_privileges import LOG, PARENT, do_the_workers_job, fill, may, problems
 from tests.migrations.test_tools import NOTHING_TO_DO
@@ -58,9 +62,6 @@ create event trigger secure_new_tables on ddl_command_end when tag in ('CREATE T
   execute function extensions.secure_new_tables();
 """
 
-#: Roles first, or a server that never had them; see the recipe in the documentation.
-ROLES = "create role notiflog_worker nologin; create role notiflog_reader nologin"
-
 
 @pytest.fixture(params=TWO_KINDS, ids=str)
 def kind(request: pytest.FixtureRequest) -> Kind:
@@ -68,11 +69,16 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return kind
 
 
+def binaries(database: Database) -> Path:
+    """Where the programs of the database's own version are."""
+    server: list[str] = database.server.process.args  # type: ignore[assignment]
+    return Path(server[0]).parent
+
+
 def client(database: Database, program: str, *arguments: str | Path, check: bool = True) -> None:
     """Run one of the client programs of the database's own version, as its owner."""
-    server: list[str] = database.server.process.args  # type: ignore[assignment]
     subprocess.run(
-        [Path(server[0]).with_name(program), *arguments, f"--dbname={database.url}"],
+        [binaries(database) / program, *arguments, f"--dbname={database.url}"],
         check=check,
         capture_output=True,
         timeout=60,
@@ -304,30 +310,55 @@ def test_a_coordinators_policy_and_its_grant_are_left_alone(migrated: Database, 
 
 
 def test_the_recipe_for_a_backup_brings_rows_and_rights_back(
-    kind: Kind, new_database: NewDatabase, migrate: Migrate, tmp_path: Path
+    kind: Kind, new_database: NewDatabase, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
+    """The manual's own lines, run by a shell: from one server to another that has none of our roles."""
     source = new_database(kind)
     apply_all(source)
     fill(source)
     ids = ", ".join([f"'{PARENT}'"] * 3)
     source.run(
         f"insert into {LOG} values (default, {ids}, now(), 'fcm', 'key', 'delivered');"
-        f" insert into {RESERVATIONS} values ('held', now(), now() + interval '1 hour')"
+        f" insert into {RESERVATIONS} values ('held', now(), now() + interval '1 minute')"
     )
-    file = dump(source, tmp_path)
-    for role in ("notiflog_worker", "notiflog_reader"):  # as on another server
-        source.run(f"alter role {role} rename to test_{role}")
     target = new_database(kind)
     fill(target)
-    target.run(ROLES, kind.owner)
-    target.run("create schema notiflog", kind.owner)
-    client(target, "pg_restore", "--no-owner", "--exit-on-error", "--single-transaction", file)
-    assert migrate(target.url).code == 0
-    for table in (LOG, RESERVATIONS, LEDGER):
-        everything = f"select thing::text from {table} as thing order by 1"
-        assert target.run(everything) == source.run(everything)
-    target.run("create role test_worker login in role notiflog_worker")
-    assert problems(target) == []
-    with psycopg.connect(target.url_of("test_worker"), autocommit=True) as worker:
-        assert worker.execute(f"select status from {LOG} where idempotency_key = 'key'").fetchall()
-    do_the_workers_job(target)
+    dumping, restoring = re.findall(r"```sh\n(.*?)```", section("Back up and restore"), re.DOTALL)
+    environment = {
+        "OLD_DATABASE_URL": source.url,
+        "NEW_DATABASE_URL": target.url,
+        "DATABASE_URL": target.url,
+        "REDIS_URL": valkey_url,
+        "PATH": f"{binaries(source)}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    shell(dumping, tmp_path, environment)
+    for role in ("notiflog_worker", "notiflog_reader"):  # as on another server
+        source.run(f"alter role {role} rename to test_{role}")
+    try:
+        said = shell(restoring, tmp_path, environment)
+        looked = said.partition("\npostgres\n")[2].partition("\nqueue\n")[0].splitlines()
+        assert looked
+        assert [line for line in looked if not line.startswith("  ok ")] == []
+        for table in (LOG, RESERVATIONS, LEDGER):
+            everything = f"select thing::text from {table} as thing order by 1"
+            assert target.run(everything) == source.run(everything)
+        assert problems(target, "notiflog_login") == []
+        do_the_workers_job(target, "notiflog_login")
+    finally:
+        target.run("drop role if exists notiflog_login")
+
+
+def shell(lines: str, directory: Path, environment: dict[str, str]) -> str:
+    """What lines of a shell say; each must succeed."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines],  # noqa: S607
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
