@@ -31,7 +31,7 @@ if os.environ.get("NOTIFLOG_RETAIN"):
     cron.register(
         retain_outcomes,
         queue_name=QUEUE,
-        cron="*/10 * * * *",  # five seconds of ten minutes: some three million rows a day
+        cron="*/10 * * * *",  # five seconds of ten minutes: some two million rows a day
         result_ttl=0,
         ttl=600,
         failure_ttl=86_400,
