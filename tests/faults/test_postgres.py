@@ -338,6 +338,21 @@ def test_a_server_that_freezes_is_waited_for(
     assert ([site.unfinished() for site in both], left(mortal_postgres, mortal_database)) == ([{}, {}], ALL)
 
 
+def test_a_server_that_stays_frozen_is_asked_anew(
+    sites: Sites, mortal_postgres: Postgres, mortal_database: str, mortal_app: sample.App
+) -> None:
+    (site,) = sites("draining")
+    site.enqueue(mortal_app)
+    with locked(Place(mortal_postgres, mortal_database)):
+        worker = site.start("--burst", TEST_LOOK_AROUND="0.5", TEST_STANDSTILL="1")
+        until(lambda: writers(mortal_postgres, mortal_database) == 1)
+        with mortal_postgres.frozen():
+            until(lambda: worker.logged("database_unavailable"))
+    assert worker.wait() == 0, worker.output
+    assert site.unfinished() == {}
+    assert left(mortal_postgres, mortal_database) == (2 * JOBS, 2 * JOBS, 1000 - JOBS)
+
+
 # --- what a worker does meanwhile, and when it is told to stop ------------------------------------------
 
 

@@ -185,6 +185,25 @@ class TestRetries:
         self.work(queue)
         assert (job.get_status(), count(connection), len(calls)) == ("finished", 1, 3)
 
+    def test_where_no_worker_would_try_again_a_passing_fault_is_raised(
+        self, app: sample.App, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connect(url: str) -> psycopg.Connection:
+            raise psycopg.OperationalError("connection refused")
+
+        monkeypatch.setattr(postgres, "connect", connect)
+        monkeypatch.setattr(jobs, "_PATIENCE", 0.0001)
+        with pytest.raises(postgres.DatabaseFault, match="not all events are recorded"):
+            record_outcomes([make.event(app)])
+        at_once = Queue("notiflog", connection=FakeRedis(), is_async=False)
+        job = at_once.enqueue(record_outcomes, [make.event(app)], description="outcomes")
+        assert job.get_status() == "failed"
+
+    def test_a_queue_of_is_async_false_records(self, app: sample.App, connection: psycopg.Connection) -> None:
+        at_once = Queue("notiflog", connection=FakeRedis(), is_async=False)
+        job = at_once.enqueue(record_outcomes, [make.event(app)], description="outcomes")
+        assert (job.get_status(), count(connection)) == ("finished", 1)
+
     def test_a_short_fault_is_waited_out(
         self, app: sample.App, monkeypatch: pytest.MonkeyPatch, connection: psycopg.Connection
     ) -> None:

@@ -68,6 +68,20 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(database: Database, mi
     assert migrate(database.url, "--check").code == 0
 
 
+@pytest.mark.parametrize("rollback", [False, True])
+def test_a_dry_run_fails_as_the_real_run_would(database: Database, migrate: Migrate, rollback: bool) -> None:
+    if rollback:
+        assert migrate(database.url).code == 0
+        database.run("create view public.reserved as select * from notiflog.reservations")
+        real, dry = ["--rollback", "--yes"], ["--rollback", "--dry-run"]
+    else:
+        database.run("drop table chapters cascade")
+        real, dry = [], ["--dry-run"]
+    would = migrate(database.url, *dry)
+    assert would.code == 1
+    assert would == migrate(database.url, *real)
+
+
 def test_the_process_answers_like_the_function(database: Database) -> None:
     applied = "".join(f"applied {migration.name}\n" for migration in migrations())
     assert finish(start_migrate(database.url)) == Answer(0, applied, "")

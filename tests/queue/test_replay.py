@@ -141,6 +141,30 @@ def test_another_queues_jobs_go_back_to_that_queue(redis: Redis, app: sample.App
     assert (outcomes.job_ids, outcomes.failed_job_registry.count) == ([job.id], 0)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--all"], ["--all", "--dry-run"], ["some-id"]])
+def test_a_queue_that_is_not_there_is_a_problem_with_those_that_are(
+    redis: Redis, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    Queue("outcomes", connection=redis).enqueue(JOB, [])
+    assert replay.main(["--queue", "outcome", *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "replay: no queue is called outcome: is it one of notiflog, outcomes?\n"
+
+
+@pytest.mark.parametrize(
+    "key", ["rq:queues", "rq:failed:mine", "rq:notiflog:quarantine:mine", "rq:workers:mine"]
+)
+def test_a_queue_is_there_that_left_anything_in_redis(redis: Redis, key: str) -> None:
+    if "failed" in key:
+        redis.zadd(key, {"job": 1})
+    elif "quarantine" in key:
+        redis.rpush(key, "job")
+    else:
+        redis.sadd(key, "rq:queue:mine")
+    assert replay.main(["--queue", "mine"]) == 0
+
+
 def test_nothing_of_the_last_run_counts_against_the_next(redis: Redis) -> None:
     past = "2026-11-16T06:00:00.000000Z"
     spent: dict[str, Any] = {

@@ -1,6 +1,8 @@
 """`python -m worker.report --html`: one page, looked at in a real browser."""
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from redis import Redis
 
 import worker
 from tests.drain.conftest import QUARANTINE
+from tests.manual import ROOT
 from tests.migrations.conftest import require
 from tests.report.browser import PROGRAM, Browser, Page, chromium
 from worker.demo import sample
@@ -295,6 +298,23 @@ def test_the_page_replaces_an_older_one_as_a_whole_or_not_at_all(
     assert capsys.readouterr().out == f"wrote {path}\n"
     assert path.read_text().startswith("<!doctype html>")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_dash_is_standard_output_in_the_pages_encoding(tmp_path: Path, encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.report", "--html", "-"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    page = done.stdout.decode()
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert "\\u" not in page.partition("<script")[0]
+    assert (done.stderr, list(tmp_path.iterdir())) == (b"", [])
 
 
 @pytest.mark.usefixtures("environment")

@@ -282,7 +282,12 @@ def test_all_jobs_are_counted_and_the_newest_listed(
 
 def test_the_queue_is_the_one_that_is_named(told: Callable[..., Any], redis: Redis) -> None:
     redis.rpush(QUARANTINE, "of the queue notiflog")
+    Queue("another", connection=redis).enqueue(JOB, [])
     assert told("--queue", "another")["stopped_jobs"] == {"failed": 0, "quarantined": 0, "newest": []}
+
+
+def test_of_a_queue_that_is_not_there_nothing_is_known(told: Callable[..., Any]) -> None:
+    assert told("--queue", "typo", status=1)["stopped_jobs"] is None
 
 
 def test_long_lists_say_how_much_more_there_is() -> None:
@@ -582,6 +587,7 @@ def test_a_database_without_the_table_names_the_remedy(
         (["--since", "yesterday"], "7d, 24h, 2026-11-01"),
         (["--since", "0d"], "7d, 24h, 2026-11-01"),
         (["--since", "2026-13-01"], "7d, 24h, 2026-11-01"),
+        (["--since", "2100-01-01"], "lies ahead"),
         (["--timezone", "Mars/Olympus"], "no such time zone: Mars/Olympus"),
         (["--timezone", "../../etc/passwd"], "no such time zone"),
         (["--json", "--html", "x.html"], "not allowed with"),

@@ -102,6 +102,11 @@ class TestChecking:
         with pytest.raises(TypeError, match="synchronous Redis connection"):
             enqueue_outcomes(client, [])
 
+    def test_a_queue_that_runs_jobs_here_and_now_is_refused(self, redis: Redis, app: sample.App) -> None:
+        with pytest.raises(ValueError, match="is_async=False"):
+            enqueue_outcomes(Queue("notiflog", connection=redis, is_async=False), good(app, 1))
+        assert redis.keys() == []
+
     def test_no_events_no_jobs(self, redis: Redis) -> None:
         assert enqueue_outcomes(redis, []) == []
         assert redis.keys() == []

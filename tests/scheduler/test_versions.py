@@ -1,12 +1,13 @@
 """The scheduler's side runs beside the RQ and redis-py that an app has; the worker reads what it enqueues."""
 
+import json
 from pathlib import Path
 
 import psycopg
 import pytest
 from redis import Redis
 
-from tests.drain.conftest import Drain, drain, new_worker, rows
+from tests.drain.conftest import QUARANTINE, Drain, drain, new_worker, rows
 from tests.installed import Venv, once, wheel
 from tests.migrations.conftest import require
 from worker.demo import sample
@@ -82,6 +83,26 @@ def test_what_it_enqueues_is_recorded(
         3,
         [("apns", "delivered"), ("fcm", "delivered"), ("fcm", "skipped")],
     )
+
+
+@pytest.mark.parametrize("scheduler", APPS, indirect=True)
+def test_whichever_way_it_enqueues_by_hand_is_recorded(
+    scheduler: Venv,
+    redis: Redis,
+    valkey_url: str,
+    app: sample.App,
+    connection: psycopg.Connection,
+    drain: Drain,
+) -> None:
+    ids = (app.users[0], app.chapters[0], app.rules[0])
+    done = scheduler.run("python", Path(__file__).with_name("ways.py"), valkey_url, *map(str, ids))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["unknown"], len(said["ways"]) > 50) == ({}, True)
+    drain(with_scheduler=True)
+    keys = connection.execute("select idempotency_key from public.follow_up_notification_log").fetchall()
+    assert set(said["ways"]) - {key for (key,) in keys} == set()
+    assert redis.llen(QUARANTINE) == 0
 
 
 @pytest.mark.parametrize("scheduler", ["rq 3.0"], indirect=True)

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -108,6 +109,45 @@ def test_fcm_away_is_a_problem_that_loses_nothing(
     assert sweep.main([]) == 1
     assert "unavailable: 2" in capsys.readouterr().err
     assert left(connection) == tokens
+
+
+@pytest.mark.usefixtures("fcm")
+def test_tokens_of_which_none_could_be_checked_are_a_problem(
+    register: Register, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(0, *(f"hashed-{number}" for number in range(15)))
+    assert sweep.main([]) == 1
+    said = capsys.readouterr()
+    assert counted(said.out)["unknown"] == "15"
+    assert "none of the 15 tokens has the form of FCM's, so nothing was checked" in said.err
+
+
+@pytest.mark.usefixtures("fcm")
+def test_apples_tokens_alone_are_none(register: Register) -> None:
+    register(0, APNS_TOKEN)
+    assert sweep.main([]) == 0
+
+
+@pytest.mark.parametrize("token", ["hashed", APNS_TOKEN])
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_wrong_credentials_are_told_before_anything_is_looked_at(
+    register: Register,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    token: str,
+) -> None:
+    register(0, token)
+    path = tmp_path / "S3CR3T.json"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    assert sweep.main([]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("sweep: no Firebase project: GOOGLE_APPLICATION_CREDENTIALS names a file")
+    assert ("is not there" in said.err, "Firebase console" in said.err) == (content is None, True)
+    assert (said.out, "S3CR3T" in said.err) == ("", False)
 
 
 @pytest.mark.parametrize(
