@@ -1,6 +1,7 @@
 """The RQ jobs."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -15,11 +16,12 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job
 
-from .judge.batch import Batch, judge
+from .judge.batch import Past, judge
 from .logs import sentry
 from .queue.repair import forget_killed_executions
-from .record import brake
+from .record import counters
 from .record.account import RejectedEvents
+from .record.numbers import of_duration
 from .record.recording import record_patiently
 from .record.reservations import tidy
 from .record.tokens import Tokens
@@ -50,20 +52,26 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     job = get_current_job()
     if job:
         forget_killed_executions(job)
-    batch = judge(events)
-    # A job that comes back waited for PostgreSQL; the brake counted its answers the first time.
-    uncounted: list[Batch] | None = [] if job and job.number_of_retries else None
-    tokens = Tokens(settings())
-    with _brake() as redis:
-        reports = record_patiently(
-            lambda: closing(postgres.connect(settings().database_url)),
-            tokens,
-            [batch],
-            redis,
-            _pauses(),
-            uncounted,
-        )
-        brake.count(redis, tokens.take_counts())
+    started = time.monotonic()
+    # What comes back waited for PostgreSQL, or its worker died.
+    batch = judge(events)._replace(past=Past.UNKNOWN if job and job.number_of_retries else Past.NONE)
+    numbers: Counter[str] = Counter()
+    with _redis() as redis:
+        try:
+            reports = record_patiently(
+                lambda: closing(postgres.connect(settings().database_url)),
+                Tokens(settings()),
+                [batch],
+                redis,
+                _pauses(),
+                numbers,
+            )
+            if reports and reports[0].waiting:
+                numbers.clear()  # counted when it is through: what is in by then is on record
+            elif reports:
+                numbers += of_duration(time.monotonic() - started)
+        finally:
+            counters.count(redis, numbers)
     if reports is None:
         return _again(job, "PostgreSQL does not take them")
     (report,) = reports
@@ -140,8 +148,8 @@ def _again(job: Job | None, problem: str) -> Retry:
 
 
 @contextmanager
-def _brake() -> Iterator[Redis | None]:
-    """Where the brake counts; nowhere outside RQ."""
+def _redis() -> Iterator[Redis | None]:
+    """Where to count; nowhere outside RQ."""
     if not (job := get_current_job()):
         yield None
     else:

@@ -89,7 +89,7 @@ def test_finishing_loses_no_job(
     jobs = enqueue_many(queue, app, 3, result_ttl=500)
     turn = claims.claim(100)
     spoil(redis, key, kind)
-    assert claims.finish([Done(job, 500, "") for job in turn.jobs], 0.0, 0.0) == set()
+    assert claims.finish([Done(job, 500, "") for job in turn.jobs], 0.0, 0.0, {}) == set()
     assert statuses(jobs) == ["finished"] * 3
     assert set(queue.finished_job_registry.get_job_ids(cleanup=False)) >= {job.id for job in jobs}
 

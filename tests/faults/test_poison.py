@@ -18,7 +18,7 @@ from tests import make
 from tests.drain.conftest import JOB, QUEUE, STARTED, Drain, call, drain, new_worker, put, queue
 from worker.demo import sample
 from worker.queue.keys import RENAMED, kinds_beside, shared_kinds
-from worker.record import brake
+from worker.record import brake, counters
 
 __all__ = ["drain", "new_worker", "queue"]
 
@@ -70,6 +70,7 @@ def keys() -> dict[str, str]:
     for job_id in JOBS:
         found |= kinds_beside(job_id) | {f"rq:job:{job_id}": "hash"}
     found |= {f"{brake.key('sends')}:{unit}:now": "hash" for unit in ("minute", "hour")}
+    found |= {counters.KEY: "hash", f"{counters.KEY}:day:now": "hash"}
     return found
 
 
@@ -101,9 +102,11 @@ def enqueue(redis: Redis, queue: Queue, app: sample.App) -> None:
 
 
 def at_now(redis: Any, key: str) -> str:
-    """The brake's keys are named by the time."""
-    minutes = redis.time()[0] // 60
-    return key.replace("minute:now", f"minute:{minutes}").replace("hour:now", f"hour:{minutes // 60}")
+    """Some keys are named by the time."""
+    seconds = redis.time()[0]
+    for unit, length in (("minute", 60), ("hour", 3600), ("day", 86400)):
+        key = key.replace(f"{unit}:now", f"{unit}:{seconds // length}")
+    return key
 
 
 def standing(redis: Any) -> set[str]:

@@ -185,12 +185,6 @@ def test_a_number_that_is_none_counts_for_nothing(redis: Redis, value: str) -> N
     assert held(redis, some(dead=50)) == {"fcm"}
 
 
-def test_other_numbers_are_kept_by_the_hour(redis: Redis) -> None:
-    for _ in range(2):
-        brake.hold(redis, Counter(), Counter(), more={"fcm:absent": 3})
-    assert brake.kept(redis, ["fcm:absent", "fcm:notices"], 24) == {"fcm:absent": 6, "fcm:notices": 0}
-
-
 def test_a_turn_costs_one_round_trip_and_one_without_answers_none(redis: Redis) -> None:
     held(redis, some(alive=1))  # loads the script
     redis.config_resetstat()

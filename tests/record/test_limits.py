@@ -1,4 +1,4 @@
-"""However many death notices come, a minute prunes no more than a share of the table; and what is counted."""
+"""However many death notices come, a minute prunes no more than a share of the table."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from redis import Redis
 from tests import make
 from worker.demo import sample
 from worker.judge.batch import judge
-from worker.record import brake, tokens
+from worker.record import tokens
 from worker.record.recording import record_patiently
 from worker.record.tokens import Tokens
 from worker.servers.postgres import connect
@@ -92,10 +92,3 @@ def test_a_hundred_percent_is_no_limit(
     free = Tokens(replace(Settings(database_url=database), prune_limit=1.0))
     summary = send(1, 900, tokens=free)
     assert (summary["pruned"], summary["withheld"]) == (900, 0)
-
-
-def test_dead_tokens_and_absent_ones_are_counted_with_the_next_turn(send: Any, redis: Redis) -> None:
-    send(995, 1004)
-    send(1, 1)
-    counted = brake.kept(redis, ["fcm:notices", "fcm:absent"], 1)
-    assert counted == {"fcm:notices": 10, "fcm:absent": 4}

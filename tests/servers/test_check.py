@@ -27,7 +27,7 @@ from worker import probe
 from worker.check import __main__ as check
 from worker.demo import sample, sandbox
 from worker.demo.sandbox import rq_worker
-from worker.record import brake
+from worker.record import brake, counters
 
 LOG = "public.follow_up_notification_log"
 JOB = "worker.jobs.record_outcomes"
@@ -705,8 +705,8 @@ def test_a_draining_worker_is_seen_by_both(
 def test_dead_tokens_that_the_table_does_not_hold(
     run_check: Run, worker: Worker, durable: Redis, notices: int, absent: int, warned: bool
 ) -> None:
-    brake.hold(durable, Counter(), Counter(), more={"apns:notices": notices, "apns:absent": absent})
+    counters.count(durable, Counter({"tokens:apns:absent": absent, "tokens:apns:pruned": notices - absent}))
     answer = run_check("--json")
     assert ("queue.absent" in answer.wrong) == warned
     if warned:
-        assert "of 40 dead tokens of apns in the last day the token table held 2" in str(answer.findings)
+        assert "of 40 dead tokens of apns since yesterday the table held 2" in str(answer.findings)

@@ -1,6 +1,7 @@
 """What Redis is like, and the queue in it."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import get_args
@@ -11,7 +12,8 @@ from .. import NAME
 from ..queue.census import Census, census
 from ..queue.known import unknown_queue
 from ..queue.lost import find_lost
-from ..record import brake
+from ..record import brake, counters
+from ..record.numbers import FATES
 from ..servers import redis_faults, tls
 from ..servers.finding import Finding
 from ..servers.findings import redis_findings
@@ -114,13 +116,11 @@ def _brake(redis: Redis) -> Iterator[Finding]:
 
 
 def _absent(redis: Redis) -> Iterator[Finding]:
-    names = [f"{channel}:{what}" for channel in CHANNELS for what in ("notices", "absent")]
-    counts = brake.kept(redis, names, 24)
+    counts = sum(map(Counter, counters.read_days(redis, 2).values()), Counter[str]())
     for channel in CHANNELS:
-        dead, absent = counts[f"{channel}:notices"], counts[f"{channel}:absent"]
+        dead = sum([counts[f"tokens:{channel}:{fate}"] for fate in FATES])
+        absent = counts[f"tokens:{channel}:absent"]
         if dead >= _MANY and absent >= 0.9 * dead:
-            text = (
-                f"of {dead:,} dead tokens of {channel} in the last day the token table held {dead - absent:,}"
-            )
+            text = f"of {dead:,} dead tokens of {channel} since yesterday the table held {dead - absent:,}"
             remedy = "is it the right table and column? Tokens that are hashed there cannot be found"
             yield Finding("queue.absent", "warning", text, remedy)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from ..judge.batch import Past
+
 _HOLDER_LENGTH = 32  # hex digits of a UUID
 
 
@@ -32,6 +34,15 @@ class Claimed(NamedTuple):
     recovered: bool
     #: The brake has counted its answers: it was in flight before.
     counted: bool
+    #: This worker wrote it before, and some of its rows waited for somebody's lock.
+    waited: bool = False
+
+    @property
+    def past(self) -> Past:
+        """What it has been through."""
+        if self.waited:
+            return Past.WRITTEN
+        return Past.UNKNOWN if self.counted else Past.NONE
 
     @property
     def member(self) -> Member:

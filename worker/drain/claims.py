@@ -6,7 +6,7 @@ registry under some worker's name, or finished.
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..queue.keys import (
     shared_kinds,
 )
 from ..queue.scripts import script
+from ..record import counters
 from ..servers.postgres import STATEMENT_TIMEOUT
 from .claimed import Claimed, Done, Member, Returned, Turn
 
@@ -75,10 +76,13 @@ class Claims:
         # Part of every execution id of this worker, so that the started registry alone tells whose job it is.
         self._holder = uuid4().hex
         self._turns = count()
-        self._claim, self._beat, self._hold, self._finish, self._release = (
-            script(self._redis, Path(__file__).with_name(f"{name}.lua"))
-            for name in ("claim", "beat", "hold", "finish", "release")
+        self._finishes = count()
+        here = Path(__file__)
+        self._claim, self._beat, self._hold, self._release = (
+            script(self._redis, here.with_name(f"{name}.lua"))
+            for name in ("claim", "beat", "hold", "release")
         )
+        self._finish = script(self._redis, here.with_name("finish.lua"), counters.LUA)
 
     def claim(self, most: int) -> Turn:
         """Claim up to `most` waiting jobs; what is no job at all is set aside."""
@@ -125,10 +129,17 @@ class Claims:
             logs.warning("job_renamed", job=job_id.decode(), was=was.decode(errors="replace"))
         return Turn(jobs, taken, bool(ordinary))
 
-    def finish(self, done: Sequence[Done], started_at: float, seconds: float) -> set[str]:
-        """Finish committed jobs; returns the ids of those that RQ's own code must finish."""
-        keys = (self._started, self._finished, self._worker.key, self._worker.executions_key)
-        arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds]
+    def finish(
+        self, done: Sequence[Done], started_at: float, seconds: float, numbers: Mapping[str, int]
+    ) -> set[str]:
+        """Finish committed jobs; returns the ids of those that RQ's own code must finish.
+
+        `numbers`: of the whole turn, to be counted; not where another worker took it over, which counts it.
+        """
+        keys = (self._started, self._finished, self._worker.key, self._worker.executions_key, counters.KEY)
+        counted = counters.arguments(numbers)
+        once = f"{self._holder}-{next(self._finishes)}"
+        arguments: list[Any] = [RQ_KEY_PREFIX, utcformat(now()), self._worker.name, seconds, once, *counted]
         for job, result_ttl, result in done:
             arguments += (job.job_id, job.execution_id, started_at, result_ttl, result)
         return {job_id.decode() for job_id in self._finish(keys, arguments)}

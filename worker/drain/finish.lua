@@ -1,13 +1,14 @@
 -- Finish jobs whose rows are committed: what RQ's worker does for a job that returned, for many at once.
 --
--- KEYS  1 started registry  2 finished registry  3 worker  4 worker's executions
--- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 working time of all, seconds
+-- KEYS  1 started registry  2 finished registry  3 worker  4 worker's executions  5 the numbers of all workers
+-- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 working time of all, seconds  5 a name of this call
+--       then the turn's numbers, see `count_numbers`
 --       then for each job: id, execution id, started (seconds), result TTL (seconds), serialized result
 --
 -- A job that is no longer this worker's (it stalled, and another took over) is passed over. Returns the ids
 -- of jobs with dependents: they are left as they are, for RQ's own code.
 
-local started, finished, worker, executions = unpack(KEYS)
+local started, finished, worker, executions, numbers = unpack(KEYS)
 for at, kind in ipairs({ 'zset', 'zset', 'hash', 'set' }) do mend(KEYS[at], kind) end
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
 -- than it takes.
@@ -17,7 +18,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 local done, garbage, kept, with_dependents = {}, {}, {}, {}
-for at = 5, #ARGV, 5 do
+local last = last_number(6)
+for at = last + 1, #ARGV, 5 do
   local id, execution, ttl = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
   local member = id .. ':' .. execution
   local job, results = prefix .. ':job:' .. id, prefix .. ':results:' .. id
@@ -64,5 +66,12 @@ if #done > 0 then
   redis.call('SREM', executions, unpack(done))
   redis.call('HINCRBY', worker, 'successful_job_count', #done)
   redis.call('HINCRBYFLOAT', worker, 'total_working_time', ARGV[4])
+end
+-- This call may be a repeated one, whose first answer was lost: then no job is left to finish. A call that
+-- finishes none by itself leaves its name for a while.
+local once = numbers .. ':once:' .. ARGV[5]
+local finishes_none = last == #ARGV or #with_dependents > 0
+if #done > 0 or (finishes_none and redis.call('SET', once, '', 'NX', 'EX', 120)) then
+  count_numbers(numbers, 6)
 end
 return with_dependents

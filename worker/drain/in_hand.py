@@ -171,7 +171,7 @@ class InHand:
         for claimed, report in unfinished.awaited:
             self._path.succeed(claimed, report)
         self._ordinary += unfinished.ordinary
-        self._waiting += _counted(unfinished.waiting)
+        self._waiting += [claimed._replace(waited=True) for claimed in unfinished.waiting]
         self._stopped &= {job.job_id for job in self._started()}
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:

@@ -3,6 +3,7 @@
 import base64
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from ..judge.batch import Batch, judge
 from ..queue.fields import unreadable_field
 from ..queue.plain import PeriodicCall, UntrustedJob, read_call
 from ..record.account import RejectedEvents, Report
+from ..record.numbers import of_duration
 from .claimed import Claimed, Done
 from .claims import Claims
 from .writers import Writers
@@ -47,9 +49,10 @@ def run(
     started_at = time.time()
     unfinished = Unfinished([], [], [], [], [])
     judged = _judge(jobs, unfinished)
-    batches = [batch for _, batch in judged]
-    uncounted = [batch for claimed, batch in judged if not claimed.counted]
-    reports = writers.write(batches, uncounted) if judged else []
+    if not judged:
+        return unfinished
+    numbers: Counter[str] = Counter()
+    reports = writers.write([batch for _, batch in judged], numbers)
     done: list[Done] = []
     recorded: dict[str, tuple[Claimed, Report]] = {}
     for (claimed, batch), report in zip(judged, reports, strict=True):
@@ -63,9 +66,10 @@ def run(
         result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
         done.append(Done(claimed, ttl, result))
         recorded[claimed.job_id] = claimed, report
-    if done:
-        awaited = claims.finish(done, started_at, time.time() - started_at)
-        unfinished.awaited.extend(recorded[job_id] for job_id in awaited)
+    seconds = time.time() - started_at
+    # Also where no job is done: what fails is counted before it fails.
+    awaited = claims.finish(done, started_at, seconds, numbers + of_duration(seconds))
+    unfinished.awaited.extend(recorded[job_id] for job_id in awaited)
     return unfinished
 
 
@@ -80,7 +84,7 @@ def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claime
             if isinstance(call, PeriodicCall):
                 unfinished.ordinary.append(claimed)
             else:
-                judged.append((claimed, judge(call.events)))
+                judged.append((claimed, judge(call.events)._replace(past=claimed.past)))
         except (UntrustedJob, InvalidEvent) as error:
             unfinished.failed.append((claimed, error))
         except Exception as error:  # whatever hostile data makes the code raise; it may quote the data

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from redis import Redis
 
 from ..judge.batch import Batch
-from ..record import brake
+from ..record import counters
 from ..record.account import Report
 from ..record.recording import record_patiently
 from ..record.tokens import Tokens
@@ -54,6 +55,7 @@ class Writers:
         self._stopping = threading.Event()
         self._closing = False
         self._tokens = Tokens(settings())
+        self._faults: list[Counter[str]] = []
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call that writes, in one of the threads."""
@@ -68,16 +70,21 @@ class Writers:
 
         return self._threads.submit(run)
 
-    def write(self, batches: Sequence[Batch], uncounted: Sequence[Batch] | None = None) -> list[Report]:
+    def write(self, batches: Sequence[Batch], numbers: Counter[str]) -> list[Report]:
         """Write a turn's outcomes in one transaction on this thread's connection.
 
-        `uncounted`: those whose answers the brake has not counted yet; None: all.
+        `numbers`: gets what is to be counted when the turn's jobs are finished.
         Waits for PostgreSQL as long as it takes. Raises GivenUp after `give_up`, and DatabaseFault for a
         fault that will not pass by itself.
         """
-        reports = record_patiently(
-            self._connected, self._tokens, batches, self._redis, self._pauses(), uncounted
-        )
+        reports = None
+        try:
+            reports = record_patiently(
+                self._connected, self._tokens, batches, self._redis, self._pauses(), numbers
+            )
+        finally:
+            if reports is None:
+                self._faults.append(numbers)  # no finished job takes them along
         if reports is None:
             raise GivenUp
         return reports
@@ -125,7 +132,7 @@ class Writers:
         for thread, connection in self._connections.items():
             if thread not in left:
                 connection.close()
-        brake.count(self._redis, self._tokens.take_counts())
+        counters.count(self._redis, sum(self._faults, Counter()))
         self._redis.close()
 
     def _active(self, thread: int) -> psycopg.Connection | None:

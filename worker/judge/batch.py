@@ -1,9 +1,21 @@
 """A job's payloads, decoded and judged: the way in for all that records."""
 
+from enum import Enum, auto
 from typing import NamedTuple
 
 from ..events import InvalidEvent, Rejected, decode_all
 from .classify import Outcome, fold
+
+
+class Past(Enum):
+    """What a job may have been through before."""
+
+    #: Nothing: this is its first run.
+    NONE = auto()
+    #: This worker wrote it, as far as somebody's lock let it, and counted that.
+    WRITTEN = auto()
+    #: It was in flight: its worker may have died, after the commit even, and before it was counted.
+    UNKNOWN = auto()
 
 
 class Batch(NamedTuple):
@@ -13,6 +25,7 @@ class Batch(NamedTuple):
     #: Outcomes by the event's position in the job.
     outcomes: list[tuple[int, Outcome]]
     rejected: list[Rejected]
+    past: Past = Past.NONE
 
 
 def judge(payloads: object) -> Batch:

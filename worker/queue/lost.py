@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from .keys import PREFIX, places
-from .scripts import script
+from .scripts import PLACES, script
 from .workers import age
 
 #: A job that was touched within so many seconds may be on its way from one place to the next.
@@ -88,7 +88,7 @@ def _nowhere(redis: Redis, queue: str, ids: Sequence[bytes]) -> Iterator[bytes]:
             if isinstance(fields, list) and _is_pending(queue, *fields)
         ]
     )
-    run = script(redis, Path(__file__).with_name("lost.lua"), "places")
+    run = script(redis, Path(__file__).with_name("lost.lua"), PLACES)
     while some := list(islice(asked, _AT_ONCE)):
         yield from run(places(queue), some)
 

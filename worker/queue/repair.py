@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.utils import now, utcformat
 
 from .keys import ALLOWED_ID, PREFIX, QUEUE, RETRIES, places, raw_id
-from .scripts import script
+from .scripts import PLACES, script
 from .stopped import StoppedJob
 
 
@@ -49,5 +49,5 @@ def discard(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> lis
 def _script(
     redis: Redis, name: str, queue: str, first: list[Any], jobs: Sequence[tuple[Any, ...]]
 ) -> list[str]:
-    run = script(redis, Path(__file__).with_name(f"{name}.lua"), "places")
+    run = script(redis, Path(__file__).with_name(f"{name}.lua"), PLACES)
     return [answer.decode() for answer in run(places(queue), [*first, *chain.from_iterable(jobs)])]

@@ -9,13 +9,14 @@ from redis.commands.core import Script
 from .keys import RENAMED
 
 _MEND = f"local RENAMED = '{RENAMED}'\n" + Path(__file__).with_name("mend.lua").read_text()
+#: What looks through all places of jobs.
+PLACES = Path(__file__).with_name("places.lua")
 _MEND_ALL = "for at, key in ipairs(KEYS) do mend(key, ARGV[at]) end"
 
 
-def script(redis: Redis, file: Path, *before: str) -> Script:
-    """A script that can `mend` the keys it uses; `before`: what else it uses, by names in this wing."""
-    parts = [Path(__file__).with_name(f"{name}.lua").read_text() for name in before]
-    return redis.register_script("".join((_MEND, *parts, file.read_text())))
+def script(redis: Redis, file: Path, *before: Path) -> Script:
+    """A script that can `mend` the keys it uses; `before`: files of what else it uses."""
+    return redis.register_script("".join((_MEND, *(each.read_text() for each in before), file.read_text())))
 
 
 def mend(redis: Redis, kinds: Mapping[str, str]) -> None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from .. import NAME, logs
 from ..events import Rejected
-from ..judge.batch import Batch
-from ..judge.classify import Status
+from ..judge.batch import Batch, Past
+from ..judge.classify import Outcome, Status
 from .store import Recorded
 
 _PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
@@ -39,6 +39,8 @@ class Report(NamedTuple):
 
     summary: dict[str, Any]
     rejected: list[Rejected]
+    #: Whose rows are this job's: the new ones, and those that a run of it that was not counted may have left.
+    rows: list[Outcome]
 
     @property
     def waiting(self) -> bool:
@@ -58,13 +60,13 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
     counted: set[str] = set()
     reports = []
     for batch in batches:
-        summary, rejected = _events(batch, recorded, written)
+        summary, rejected, rows = _events(batch, recorded, written)
         stale = {notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale}
         stale -= counted
         counted |= stale
         became = {fate: len(stale & those) for fate, those in fates.items()}
         reasons = {name: summary.pop(name) for name in ("failed_by", "skipped_by")}
-        reports.append(Report({**summary, **became, **reasons}, rejected))
+        reports.append(Report({**summary, **became, **reasons}, rejected, rows))
     return reports
 
 
@@ -74,19 +76,21 @@ def total(reports: Sequence[Report]) -> dict[str, Any]:
     for name, first in reports[0].summary.items():
         if isinstance(first, dict):
             by_reason: Counter[str] = Counter()
-            for summary, _ in reports:
-                if summary[name]:
-                    by_reason.update(summary[name])
+            for report in reports:
+                if report.summary[name]:
+                    by_reason.update(report.summary[name])
             total[name] = dict(by_reason)
         else:
-            total[name] = sum([summary[name] for summary, _ in reports])
+            total[name] = sum([report.summary[name] for report in reports])
     return total
 
 
 def _events(
     batch: Batch, recorded: Recorded, written: dict[str, Status]
-) -> tuple[dict[str, Any], list[Rejected]]:
+) -> tuple[dict[str, Any], list[Rejected], list[Outcome]]:
     """Count a job's events by what became of them: new row, duplicate, rejected, or not final yet.
+
+    Returns the counts, the rejected events, and the outcomes whose rows are this job's.
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
@@ -102,6 +106,7 @@ def _events(
     failed_by: dict[str, int] = {}
     skipped_by: dict[str, int] = {}
     refused: list[Rejected] = []
+    rows: list[Outcome] = []
     for position, outcome in batch.outcomes:
         key, status = outcome.idempotency_key, outcome.status
         if not outcome.final:
@@ -114,6 +119,7 @@ def _events(
             refused.append(Rejected(position, "$", _LEFT_OUT))
         elif key in recorded.inserted and key not in written:
             written[key] = status
+            rows.append(outcome)
             count[status] += 1
             if status == "failed":
                 reason = outcome.reason or ""
@@ -124,6 +130,9 @@ def _events(
         else:
             count["duplicates"] += 1
             stored = written.get(key) or recorded.known.get(key, status)
+            if batch.past is Past.UNKNOWN and stored == status and key not in written:
+                written[key] = status
+                rows.append(outcome)
             if stored != status:
                 count["conflicting"] += 1
                 logs.warning(
@@ -131,7 +140,7 @@ def _events(
                 )
     rejected = sorted((*batch.rejected, *refused))
     counts = {"events": batch.events, **count, "rejected": len(rejected)}
-    return {**counts, "failed_by": failed_by, "skipped_by": skipped_by}, rejected
+    return {**counts, "failed_by": failed_by, "skipped_by": skipped_by}, rejected, rows
 
 
 def _refusal(position: int, constraint: str) -> Rejected:

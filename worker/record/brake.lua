@@ -2,16 +2,14 @@
 --
 -- KEYS  1 prefix of the buckets: '<prefix>:minute:<n>' and '<prefix>:hour:<n>' are hashes name -> number
 -- ARGV  1 minutes that count, the current one included  2 answers that are enough  3 hours to look back at most
---       4 how many channels follow: their names for "alive", its number, for "dead", its number, each
---       then further names and numbers, which are only kept by the hour
+--       then for each channel: its name for "alive", the number, its name for "dead", the number
 --
 -- Where the minutes hold too few answers, hours are taken instead, as many as hold enough. Buckets of the future
 -- and names that nobody asks for are never read, however many somebody puts there.
 --
 -- Returns for each channel {alive, dead, minutes that this is about, dead in the current minute}.
 
-local key, minutes, least, hours, channels = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]),
-  tonumber(ARGV[4])
+local key, minutes, least, hours = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = tonumber(redis.call('TIME')[1])
 local current = { minute = math.floor(now / 60), hour = math.floor(now / 3600) }
 
@@ -25,9 +23,9 @@ local function number(stored)
   return found >= 0 and found <= 1e12 and found or 0
 end
 
-local function count(unit, first, last, seconds)
+local function count(unit, seconds)
   local counted = false
-  for at = first, last, 2 do
+  for at = 4, #ARGV, 2 do
     if ARGV[at + 1] ~= '0' then
       if type(redis.pcall('HINCRBY', bucket(unit, 0), ARGV[at], ARGV[at + 1])) == 'table' then
         redis.call('UNLINK', bucket(unit, 0)) -- holds no numbers: somebody put another thing there
@@ -49,12 +47,11 @@ local function look_back(unit, most, enough, alive, dead)
   return sum[1], sum[2], most
 end
 
-local last = 4 + 4 * channels
-count('minute', 5, last, minutes * 60)
-count('hour', 5, #ARGV, hours * 3600)
+count('minute', minutes * 60)
+count('hour', hours * 3600)
 
 local answers = {}
-for at = 5, last, 4 do
+for at = 4, #ARGV, 4 do
   local names = { ARGV[at], ARGV[at + 2] }
   local alive, dead, about = look_back('minute', minutes, math.huge, names[1], names[2])
   if alive + dead < least then

@@ -59,22 +59,20 @@ def hold(
     alive: Counter[Channel],
     dead: Counter[Channel],
     source: Source = "sends",
-    more: Mapping[str, int] = MappingProxyType({}),
     again: Collection[Channel] = (),
 ) -> Hold:
     """Count a turn's answers; returns what holds for its death notices.
 
     `alive`, `dead`: how many answers say so, by channel, see `tally`. `redis`: see `impatient`; None: there
-    is no brake. `more`: other numbers to be kept by the hour, see `kept`. `again`: channels of death notices
-    that were counted before, and are acted on now. One round trip, or none where nothing counts. When Redis
-    does not answer, nobody knows what others saw: the tokens are kept. Never raises. Count each answer once,
-    however often its row is written.
+    is no brake. `again`: channels of death notices that were counted before, and are acted on now. One round
+    trip, or none where nothing counts. When Redis does not answer, nobody knows what others saw: the tokens
+    are kept. Never raises. Count each answer once, however often its row is written.
     """
     asked = frozenset(dead) | frozenset(again)
-    if redis is None or not (alive or asked or more):
+    if redis is None or not (alive or asked):
         return Hold()
     try:
-        recent = _add(redis, source, alive, dead, more)
+        recent = _add(redis, source, alive, dead)
     except (RedisError, OSError) as error:
         if asked:
             logs.error("brake_blind", channels=sorted(asked), problem=type(error).__name__)
@@ -95,27 +93,9 @@ def hold(
     return Hold(on, {channel: recent[channel].dead_now - dead[channel] for channel in asked})
 
 
-def count(redis: "Redis | None", numbers: Mapping[str, int]) -> None:
-    """Keep numbers by the hour, see `kept`; as well as Redis can. Never raises."""
-    hold(redis, Counter(), Counter(), more=numbers)
-
-
 def recent(redis: Redis, source: Source) -> dict[Channel, Recent]:
     """The recent answers of each channel; counts nothing. Raises redis.RedisError."""
-    return _add(redis, source, Counter(), Counter(), {})
-
-
-def kept(redis: Redis, names: Sequence[str], hours: int) -> dict[str, int]:
-    """What was counted under some names within so many hours. Raises redis.RedisError."""
-    hour = redis.time()[0] // 3600
-    with redis.pipeline(transaction=False) as pipeline:
-        for back in range(hours):
-            pipeline.hmget(f"{key('sends')}:hour:{hour - back}", list(names))
-        answers = pipeline.execute(raise_on_error=False)
-    buckets = [
-        answer for answer in answers if isinstance(answer, list)
-    ]  # else somebody put another thing there
-    return {name: sum(_number(bucket[at]) for bucket in buckets) for at, name in enumerate(names)}
+    return _add(redis, source, Counter(), Counter())
 
 
 def is_on(alive: int, dead: int) -> bool:
@@ -135,19 +115,12 @@ def _add(
     source: Source,
     alive: Mapping[Channel, int],
     dead: Mapping[Channel, int],
-    more: Mapping[str, int],
 ) -> dict[Channel, Recent]:
-    arguments: list[str | int] = [MINUTES, LEAST_ANSWERS, _HOURS, len(_CHANNELS)]
+    arguments: list[str | int] = [MINUTES, LEAST_ANSWERS, _HOURS]
     for channel in _CHANNELS:
         arguments += [f"{channel}:alive", alive.get(channel, 0), f"{channel}:dead", dead.get(channel, 0)]
-    for name, number in more.items():
-        arguments += [name, number]
     answers = redis.register_script(_SCRIPT)([key(source)], arguments)
     return {channel: Recent(*map(int, found)) for channel, found in zip(_CHANNELS, answers, strict=True)}
-
-
-def _number(stored: bytes | None) -> int:
-    return int(stored) if stored and stored.isdigit() else 0
 
 
 def key(source: Source) -> str:

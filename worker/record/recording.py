@@ -10,12 +10,13 @@ import psycopg
 from redis import Redis
 
 from .. import logs
-from ..judge.batch import Batch
+from ..judge.batch import Batch, Past
 from ..judge.classify import Failure, Outcome, stale_tokens
 from ..servers import postgres
 from ..servers.locks import lock_holders
 from . import brake, store
 from .account import Report, account, total
+from .numbers import of_fault, of_turn
 from .tokens import Tokens
 
 
@@ -25,24 +26,31 @@ def record_patiently(
     batches: Sequence[Batch],
     redis: Redis | None,
     pauses: Iterable[float],
-    uncounted: Sequence[Batch] | None = None,
+    numbers: Counter[str] | None = None,
 ) -> list[Report] | None:
     """Write some jobs' outcomes as soon as PostgreSQL can; None: it could not as long as `pauses` went on.
 
     `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
     `brake.hold`. `pauses`: goes on after waiting, having said for how many seconds it will.
-    `uncounted`: the batches whose answers the brake has not counted yet; None: all.
+    `numbers`: gets those of what was written, and of PostgreSQL's faults, for `counters`.
     Raises DatabaseFault for a fault that will not pass by itself.
     """
-    # Before the loop: a turn counts once. What became of the last turn's tokens is counted along with it.
-    fresh = batches if uncounted is None else uncounted
+    # Before the loop: a turn counts once.
+    fresh = [batch for batch in batches if batch.past is Past.NONE]
     again = brake.tally(outcomes(batches))[1].keys() if len(fresh) < len(batches) else ()
-    hold = brake.hold(redis, *brake.tally(outcomes(fresh)), more=tokens.take_counts(), again=again)
+    hold = brake.hold(redis, *brake.tally(outcomes(fresh)), again=again)
     for pause in pauses:
         try:
             with connect() as connection:
-                return record(connection, tokens, batches, hold)
+                try:
+                    return record(connection, tokens, batches, hold, numbers)
+                except psycopg.Error:
+                    if connection.closed:  # during the commit, maybe
+                        batches = [batch._replace(past=Past.UNKNOWN) for batch in batches]
+                    raise
         except psycopg.Error as error:
+            if numbers is not None:
+                numbers[of_fault(error)] += 1
             if not postgres.is_transient(error):
                 raise postgres.DatabaseFault(postgres.explain(error)) from None
             logs.warning("database_unavailable", problem=postgres.explain(error), retry_in=pause)
@@ -54,10 +62,12 @@ def record(
     tokens: Tokens,
     batches: Sequence[Batch],
     hold: brake.Hold = brake.Hold(),  # noqa: B008 - a constant
+    numbers: Counter[str] | None = None,
 ) -> list[Report]:
     """Write some jobs' outcomes, and log one summary of them all.
 
     `tokens`: this process's token tables. `hold`: what the brake says of death notices.
+    `numbers`: gets those of the turn, for `counters`.
     Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
     confirmation was lost.
     """
@@ -68,7 +78,6 @@ def record(
     withheld = frozenset(notice.token for notice in notices) - {notice.token for notice in stale}
     recorded = store.write(connection, tokens, [outcome for outcome in judged if outcome.final], stale)
     reports = account(batches, recorded, withheld)
-    tokens.note(notices, recorded.tokens)
     if recorded.waiting:
         _tell_who_is_waited_for(connection, recorded.waiting)
 
@@ -79,7 +88,11 @@ def record(
         logs.warning("sent_in_the_future", tokens=early, remedy=remedy)
     logs.info_each("send_failed", [_fields(failure) for outcome in judged for failure in outcome.failures])
     ms = round((time.perf_counter() - started) * 1000, 1)
-    logs.info("outcomes_recorded", jobs=len(batches), **total(reports), ms=ms)
+    summary = total(reports)
+    logs.info("outcomes_recorded", jobs=len(batches), **summary, ms=ms)
+    if numbers is not None:
+        rows = [row for report in reports for row in report.rows]
+        numbers += of_turn(batches, rows, summary, recorded.tokens, withheld)
     return reports
 
 

@@ -82,7 +82,6 @@ class Tokens:
         # By the monotonic clock, until when a table is pruned apart, or not at all.
         self._apart: dict[TokenTable, float] = {}
         self._left_alone: dict[TokenTable, float] = {}
-        self._counts: Counter[str] = Counter()
 
     def within_limits(
         self, connection: psycopg.Connection, notices: Sequence[StaleToken], hold: Hold
@@ -113,18 +112,6 @@ class Tokens:
         table = self._settings.tokens[channel]
         rows = self._shapes[table].rows if self._look_up(connection, table) else 0
         return max(LEAST_LIMIT, int(self._settings.prune_limit * rows))
-
-    def note(self, notices: Sequence[StaleToken], became: Pruned) -> None:
-        """Add up what became of tokens, by channel, for `take_counts`."""
-        for channel, mine in _by_channel(notices).items():
-            dead = {notice.token for notice in mine}
-            self._counts[f"{channel}:notices"] += len(dead)
-            self._counts[f"{channel}:absent"] += len(dead & became.absent)
-
-    def take_counts(self) -> dict[str, int]:
-        """What was added up since the last time."""
-        counts, self._counts = self._counts, Counter()
-        return dict(+counts)
 
     def may_go_with_rows(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> bool:
         """Whether to prune in the transaction that records rows; asked before it is begun."""

@@ -1,0 +1,161 @@
+"""What a turn's outcomes are in numbers, by few and fixed names; pure. `counters` keeps them in Redis.
+
+A name is a family and its labels, joined by colons: `results:fcm:unregistered:proven_dead`. No name is made
+of data: whoever sends events cannot make more names than there are here.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple, get_args
+
+import psycopg
+
+from ..events import Channel
+from ..judge.batch import Batch, Past
+from ..judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED, Outcome, Status, Verdict
+from ..judge.rules import APNS_RULES, FCM_RULES
+from .prune import Pruned
+
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
+STATUSES: tuple[Status, ...] = get_args(Status)
+#: What becomes of a token with a death notice, as in the summary of a job.
+FATES = ("pruned", "kept", "withheld", "refused", "absent")
+#: Classes of SQLSTATE, as words.
+FAULTS = {
+    "08": "connection",
+    "25": "read_only",
+    "28": "authorization",
+    "40": "rollback",
+    "42": "schema",
+    "53": "resources",
+    "55": "locked",
+    "57": "operator",
+    "58": "system",
+}
+OTHER_FAULT = "other"
+
+
+class Histogram(NamedTuple):
+    """A family of numbers that says how long something takes, in seconds."""
+
+    name: str
+    bounds: tuple[float, ...]
+
+    @property
+    def buckets(self) -> list[str]:
+        """The names of its buckets, each with what is above the bound before, and at last above all."""
+        return [f"{self.name}:le:{bound:g}" for bound in self.bounds] + [f"{self.name}:le:inf"]
+
+    @property
+    def total(self) -> str:
+        """The name of the sum of all it saw, in milliseconds."""
+        return f"{self.name}:ms"
+
+    @property
+    def names(self) -> list[str]:
+        """All its names."""
+        return [*self.buckets, self.total]
+
+    def of(self, seconds: Sequence[float]) -> Counter[str]:
+        """What it makes of some durations; what seems to end before it began took no time."""
+        buckets = self.buckets
+        counted = Counter([buckets[bisect_left(self.bounds, each)] for each in seconds])
+        counted[self.total] = round(1000 * sum([each for each in seconds if each > 0]))
+        return counted
+
+
+#: From a turn's claim, or a job's start, to its commit.
+TURN = Histogram("turn", (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
+#: From `attempted_at` to the commit of the row.
+LAG = Histogram("lag", (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600))
+
+
+def _answers() -> list[tuple[Channel, str, str]]:
+    """Every reason that an answer can have, with what it proves, by channel."""
+    others = (LIVE_ACTIVITY_ENDED, FID_SENT_AS_TOKEN)
+    verdicts: dict[Channel, Iterable[Verdict]] = {
+        "fcm": [*(Verdict(rule.reason, rule.evidence) for rule in FCM_RULES), *others],
+        "apns": [*(Verdict(rule.reason, rule.evidence) for rule in APNS_RULES), *others],
+    }
+    return [
+        answer
+        for channel, mine in verdicts.items()
+        for answer in dict.fromkeys((channel, verdict.reason, verdict.evidence.value) for verdict in mine)
+    ]
+
+
+ANSWERS = _answers()
+TOKENS = list(product(CHANNELS, FATES))
+
+#: What is also kept by the day.
+BY_DAY = tuple(
+    [f"results:{':'.join(each)}" for each in ANSWERS] + [f"tokens:{':'.join(each)}" for each in TOKENS]
+)
+#: Every name there is.
+NAMES = (
+    *BY_DAY,
+    *(f"outcomes:{channel}:{status}" for channel, status in product(CHANNELS, STATUSES)),
+    "duplicates:agreeing",
+    "duplicates:conflicting",
+    "rejected",
+    *TURN.names,
+    *LAG.names,
+    *(f"faults:{word}" for word in (*FAULTS.values(), OTHER_FAULT)),
+)
+
+
+def of_turn(
+    batches: Sequence[Batch],
+    rows: Sequence[Outcome],
+    summary: Mapping[str, Any],
+    became: Pruned,
+    withheld: frozenset[str],
+) -> Counter[str]:
+    """The numbers of a turn whose rows are committed just now.
+
+    The answers of a job that this worker wrote before are counted already. `rows`: see `Report`. `summary`:
+    the sum of its jobs'. `became`, `withheld`: what became of its dead tokens.
+    """
+    numbers = _named("outcomes", [(row.delivery_channel, row.status) for row in rows])
+    if rows:
+        now = time.time()
+        numbers += LAG.of([now - row.delivered_at.timestamp() for row in rows])
+    own = len(rows) - sum([summary[status] for status in STATUSES])
+    numbers["duplicates:conflicting"] = summary["conflicting"]
+    numbers["duplicates:agreeing"] = summary["duplicates"] - summary["conflicting"] - own
+    numbers["rejected"] = summary["rejected"]
+    judged = [outcome for batch in batches if batch.past is not Past.WRITTEN for _, outcome in batch.outcomes]
+    answers = [(channel, "accepted", "accepted") for each in judged for _, _, channel in each.alive]
+    for failure in [failure for each in judged for failure in each.failures]:
+        answers.append((failure.channel, failure.verdict.reason, failure.verdict.evidence))
+    numbers += _named("results", answers)
+    dead = {notice.token: notice.channel for each in judged for notice in each.stale}
+    if dead:
+        numbers += _fates(dead, became, withheld)
+    return numbers
+
+
+def of_duration(seconds: float) -> Counter[str]:
+    """The numbers of a turn that took so long."""
+    return TURN.of([seconds])
+
+
+def of_fault(error: psycopg.Error) -> str:
+    """The name under which a fault of PostgreSQL is counted."""
+    return f"faults:{FAULTS.get((error.sqlstate or '08')[:2], OTHER_FAULT)}"
+
+
+def _named(family: str, labels: Iterable[tuple[str, ...]]) -> Counter[str]:
+    return Counter({":".join((family, *each)): count for each, count in Counter(labels).items()})
+
+
+def _fates(dead: dict[str, Channel], became: Pruned, withheld: frozenset[str]) -> Counter[str]:
+    fates = {"pruned": became.pruned, "kept": became.kept | became.early, "withheld": withheld}
+    fates |= {"refused": became.refused, "absent": became.absent}
+    return _named(
+        "tokens",
+        [(dead[token], fate) for fate, tokens in fates.items() for token in dead.keys() & tokens],
+    )
