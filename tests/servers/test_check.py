@@ -413,6 +413,20 @@ def role(database: str) -> Iterator[str]:
         admin.execute("drop role check_worker")
 
 
+def test_a_role_that_may_not_delete_what_is_to_be_deleted_is_told_the_statements_that_help(
+    run_check: Run, worker: Worker, database: str, postgres: sandbox.Postgres, role: str
+) -> None:
+    url = postgres.url(str(conninfo_to_dict(database)["dbname"]), role)
+    answer = run_check("--json", DATABASE_URL=url, NOTIFLOG_RETAIN="400d")
+    assert answer.wrong == {"postgres.retention": "problem"}
+    with psycopg.connect(database, autocommit=True) as admin:
+        for statement in re.findall("`(.*?)`", answer.findings["postgres.retention"]["remedy"]):
+            admin.execute(statement.encode())
+        answer = run_check("--json", DATABASE_URL=url, NOTIFLOG_RETAIN="400d")
+        admin.execute(f"drop owned by {role}".encode())
+    assert (answer.wrong, answer.findings["postgres.retention"]["level"]) == ({}, "ok")
+
+
 @pytest.mark.parametrize("ledger", ["ours", "of Supabase"])
 def test_the_workers_own_role_is_told_that_it_cannot_know_of_migrations(
     run_check: Run, worker: Worker, database: str, postgres: sandbox.Postgres, role: str, ledger: str

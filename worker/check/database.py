@@ -64,13 +64,15 @@ def _missing(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _retention(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
-    if settings.retain:
-        problems = [problem.partition(": ") for problem in expiry.problems(connection)]
-        for text, _, remedy in problems:
-            yield Finding("postgres.retention", "problem", f"NOTIFLOG_RETAIN is set, but {text}", remedy)
-        if not problems:
-            text = f"the role may delete outcomes after {settings.retain.days} days"
-            yield Finding("postgres.retention", "ok", text)
+    if not settings.retain:
+        return
+    if problems := [problem.partition(": ") for problem in expiry.problems(connection)]:
+        text = f"NOTIFLOG_RETAIN is set, but {'; '.join(text for text, _, _ in problems)}"
+        remedy = "; ".join(remedy for _, _, remedy in problems)
+        yield Finding("postgres.retention", "problem", text, remedy)
+    else:
+        text = f"the role may delete outcomes after {settings.retain.days} days"
+        yield Finding("postgres.retention", "ok", text)
 
 
 def _future_registrations(connection: psycopg.Connection, settings: Settings) -> Iterator[Finding]:
