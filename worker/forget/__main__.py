@@ -99,7 +99,9 @@ def _tell(found: events.Found, erased: rows.Erased, verb: str) -> int:
     for state, number in sorted(taken.items()):
         say(f"  {state:<14}{number:>8,}")
     if found.running:
-        complain(f"{found.running:,} of these jobs still run, and may write what they had: run this again")
+        complain(
+            f"{found.running:,} jobs with their events still run, and were left as they are: run this again"
+        )
     if found.endless:
         complain("their events keep coming: have the app send nothing more to them, and run this again")
     for job_id in sorted(found.unreadable):

@@ -1,7 +1,6 @@
 """Take a peer mentor's events out of jobs in Redis: those that wait, run, failed, or were set aside.
 
-A job that a worker has in hand is rewritten as well, so that it comes back without them should that worker
-die. The worker's own copy is as it was, though: its rows are written, and RQ may save that copy back where
+A job that a worker has in hand is left as it is: the worker works on a copy, and RQ may save that back where
 the job fails. So such a job is waited for, and everything looked at once more, until one look finds nothing.
 """
 
@@ -56,22 +55,21 @@ def take_out(redis: Redis, mentors: Collection[UUID], queue: str, patience: floa
     found = Found()
     deadline = time.monotonic() + patience
     for _ in range(_LOOKS):
-        touched = _look(redis, mentors, queue, found)
-        waiting = [job for job, state in touched if state == STARTED]
-        while waiting := in_hand(redis, waiting):
+        rewritten, running = _look(redis, mentors, queue, found)
+        if not rewritten and not running:
+            return found
+        while running := in_hand(redis, running):
             if time.monotonic() > deadline:
-                found.running = len(waiting)
+                found.running = len(running)
                 return found
             time.sleep(0.1)
-        if not touched:
-            return found
     found.endless = True
     return found
 
 
-def _look(redis: Redis, mentors: Collection[UUID], queue: str, found: Found) -> list[tuple[Content, str]]:
-    """Rewrite every job that carries some of their events; returns these, with where each stands."""
-    touched = []
+def _look(redis: Redis, mentors: Collection[UUID], queue: str, found: Found) -> tuple[int, list[Content]]:
+    """Rewrite every job that carries some of their events; returns how many, and those that run now."""
+    rewritten, running = 0, []
     for seen in contents(redis):
         job: Content | None = seen
         for _ in range(_TRIES):
@@ -83,12 +81,15 @@ def _look(redis: Redis, mentors: Collection[UUID], queue: str, found: Found) -> 
             except UntrustedJob:
                 found.unreadable.add(_name(job))
                 break
+            if state == STARTED:
+                running.append(job)
+                break
             if state != "changed":
-                touched.append((job, state))
+                rewritten += 1
                 _note(found, job, state, removed)
                 break
             job = content(redis, job.raw_id)
-    return touched
+    return rewritten, running
 
 
 def _theirs(

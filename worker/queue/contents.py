@@ -54,10 +54,11 @@ def content(redis: Redis, raw_id: bytes) -> Content | None:
 
 
 def rewrite(redis: Redis, job: Content, events: list[Any], *, without_meta: bool) -> str:
-    """Give a job other events, in one step; returns where it stands, or that it has changed: `rewrite.lua`.
+    """Give a job other events, in one step; returns where it stands, or why it is as it was: `rewrite.lua`.
 
-    A job that is left without events stays: others may wait for it, and its end. Raises UntrustedJob, with
-    nothing changed, if it cannot be written.
+    A job that a worker has in hand is left alone: the worker works on a copy, and RQ may save that back. One
+    that is left without events stays: others may wait for its end. Raises UntrustedJob, with nothing changed,
+    if it cannot be written.
     """
     if job.data is None:
         raise ValueError("a job whose data was not read")
