@@ -26,7 +26,7 @@ MAY_USE: dict[str, set[str]] = {
     "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
     "forget": {"queue", "servers", "events", "command", "extras"},
     "retain": {"servers", "command", "extras"},
-    "report": {"queue", "servers", "logs", "history", "command", "extras"},
+    "report": {"queue", "record", "servers", "logs", "history", "command", "extras"},
     "drain": {"record", "judge", "queue", "servers", "logs", "events", "extras"},
     "demo": {"queue", "events", "command", "extras"},
 }

@@ -25,6 +25,7 @@ from worker.logs import token_hash
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report.__main__ import beginning
+from worker.report.counted import Counted
 from worker.report.counts import (
     Counts,
     Group,
@@ -120,7 +121,8 @@ def login(database: str, connection: psycopg.Connection) -> Iterator[Callable[[s
 def shown(outcomes: Outcomes, stopped: Stopped | None = None, *, days: int = 7, width: int = 80) -> list[str]:
     """The lines of a report that was made at NOW."""
     since = beginning(f"{days}d", NOW, UTC)
-    return list(as_text(Report(since, NOW, UTC, outcomes, stopped), width, BLOCKS))
+    report = Report(since, NOW, UTC, outcomes, stopped, counted=Counted(since.date(), NOW.date(), 0, [], []))
+    return list(as_text(report, width, BLOCKS))
 
 
 def made_up(days: dict[tuple[date, str], Counts], groups: int = 0) -> Outcomes:
@@ -413,6 +415,9 @@ chapter, worst first                  delivered  failed     rate
 
 rule, worst first                     delivered  failed    rate
 00000000-0000-0000-0000-000000000001         30      30  50.0 %  ████████▒▒▒▒▒▒▒
+
+Why pushes failed: the workers counted no failed answer from 2026-11-20 to
+  2026-11-22 (UTC).
 
 Jobs: 1 failed, 0 quarantined; see python -m worker.replay
   2026-11-22 11:25  failed (rejected)  job-5

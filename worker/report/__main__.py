@@ -30,6 +30,8 @@ from ..queue.known import unknown_queue
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
+from .counted import Counted, read_counted
+from .counted import as_json as counted_as_json
 from .counts import Counts, Missing, Report, Stopped
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
@@ -48,7 +50,8 @@ examples:
   python -m {NAME}.report --html - | mail ...                 the same to another program
 
 DATABASE_URL must be of a role that may read the log: a member of notiflog_reader, or its owner. The worker's
-own role may not. Without Redis the outcomes are shown, and failed jobs are said to be unknown. The rate is
+own role may not. Without Redis the outcomes are shown, and the rest is said to be unknown. Why pushes
+failed is counted by the workers in Redis, by days of UTC, for 90 days. The rate is
 delivered of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before
 one of one.
 exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 wrong usage or configuration
@@ -63,7 +66,7 @@ exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 w
 @click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts; -: here")
 def main(**chosen: Any) -> int:
     """What became of the prompts: outcomes by day and channel, delivery rates of chapters and rules, and the
-    jobs that failed.
+    jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
     """
     options = _understand(SimpleNamespace(**chosen))
     try:
@@ -85,15 +88,17 @@ def main(**chosen: Any) -> int:
         return complain(postgres.explain(error))
     status = 0
     stopped: Stopped | None = None
+    answers: Counted | None = None
     try:
         with closing(redis):
+            answers = read_counted(redis, options.since)
             if problem := unknown_queue(redis, options.queue):
                 status = complain(problem)
             else:
                 stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
-        status = complain(f"failed jobs are unknown: {explain(error)}")
-    report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing)
+        status = complain(f"failed jobs, and why pushes failed, are unknown: {explain(error)}")
+    report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing, answers)
     if options.html:
         page = options.page(report)
         return (_write(options.html, page) if options.html != _HERE else _show(page)) or status
@@ -103,7 +108,7 @@ def main(**chosen: Any) -> int:
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped, missing = report
+    since, made_at, timezone, outcomes, stopped, missing, counted = report
     return {
         "since": since.isoformat(),
         "made_at": made_at.isoformat(),
@@ -118,6 +123,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
         "rows_may_be_hidden": outcomes.partial,
         "missing_prompts": missing and _missing(missing, made_at),
+        "counted_by_workers": counted and counted_as_json(counted),
         "stopped_jobs": stopped
         and {
             "failed": stopped.failed,

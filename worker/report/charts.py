@@ -12,6 +12,7 @@ from typing import Any
 
 import vl_convert
 
+from .counted import Counted
 from .counts import STATUSES, Counts, Group, Outcomes, Report, percent
 
 # What the rate is about.
@@ -39,19 +40,7 @@ def days(report: Report) -> dict[str, Any]:
         height=260,
         mark={"type": "bar", "tooltip": True, "cornerRadius": 2},
         encoding={
-            "x": {
-                "field": "day",
-                "type": "ordinal",
-                "title": None,
-                "axis": {
-                    "labelAngle": 0,
-                    "labelOverlap": "greedy",
-                    "labelSeparation": 8,
-                    "labelExpr": "utcFormat(toDate(datum.value), '%d %b')",
-                    "ticks": False,
-                    "labelPadding": 6,
-                },
-            },
+            "x": _calendar(),
             "y": {
                 "field": "prompts",
                 "type": "quantitative",
@@ -110,6 +99,64 @@ def rates(title: str, groups: Sequence[Group]) -> dict[str, Any]:
         encoding={"y": _groups()},
         layer=[_shares(), _intervals(), _numbers()],
     )
+
+
+def whys(counted: Counted, most: int) -> dict[str, Any]:
+    """A row for each of the most frequent reasons, a cell for each day: the darker the more."""
+    shown = counted.whys[:most]
+    return _spec(
+        "Why pushes failed, by day",
+        [
+            {"reason": f"{why.channel} {why.reason}", "day": str(day), "answers": answers}
+            for why in shown
+            for day, answers in why.days.items()
+        ],
+        height=24 * len(shown),
+        mark={"type": "rect", "tooltip": True, "color": "var(--failed)", "cornerRadius": 2},
+        encoding={
+            "x": {
+                **_calendar(),
+                "scale": {"domain": [str(day) for day in counted.calendar()], "paddingInner": 0.05},
+            },
+            "y": {
+                "field": "reason",
+                "type": "nominal",
+                "sort": None,
+                "scale": {"paddingInner": 0.15},
+                "title": None,
+                "axis": {
+                    "labelLimit": {"expr": "windowSize()[0] > 640 ? 260 : 120"},
+                    "labelPadding": 8,
+                    "labelColor": "var(--text)",
+                    "ticks": False,
+                    "domain": False,
+                },
+            },
+            "opacity": {
+                "field": "answers",
+                "type": "quantitative",
+                "scale": {"type": "sqrt", "domainMin": 0, "range": [0.15, 1]},
+                "legend": None,
+            },
+        },
+    )
+
+
+def _calendar() -> dict[str, Any]:
+    """The axis of days."""
+    return {
+        "field": "day",
+        "type": "ordinal",
+        "title": None,
+        "axis": {
+            "labelAngle": 0,
+            "labelOverlap": "greedy",
+            "labelSeparation": 8,
+            "labelExpr": "utcFormat(toDate(datum.value), '%d %b')",
+            "ticks": False,
+            "labelPadding": 6,
+        },
+    }
 
 
 def _groups() -> dict[str, Any]:
@@ -177,7 +224,7 @@ def _spec(description: str, rows: list[dict[str, Any]], **more: Any) -> dict[str
         "description": description,
         "width": "container",
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "padding": {"left": 2, "right": 12, "top": 2, "bottom": 2},  # right: half of the last day's label
+        "padding": {"left": 2, "right": 20, "top": 2, "bottom": 2},  # right: half of the last day's label
         "background": None,
         "data": {"values": rows},
         "config": {

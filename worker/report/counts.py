@@ -1,7 +1,7 @@
 """The figures of a report: outcomes counted by day, channel, chapter and rule, and the jobs that stopped.
 
-Reads only. Chapters and rules are ids here: their names belong to the app. Why single pushes failed is in the
-workers' logs; the log table knows statuses only.
+Reads only. Chapters and rules are ids here: their names belong to the app. Why single pushes failed the
+log table does not know: see `counted`.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..queue.stopped import StoppedJob
+from .counted import Counted
 
 # Days. "Since 2000" means the beginning, and no thousand empty days before it.
 _LONG = 366
@@ -133,6 +134,8 @@ class Report(NamedTuple):
     stopped: Stopped | None
     #: None: unknown, the role may not see them, or a migration is pending.
     missing: Missing | None = Missing()
+    #: None: unknown, Redis is away.
+    counted: Counted | None = None
 
     def calendar(self) -> list[date]:
         """The days to show, in order: a day without any outcome says something, too."""

@@ -15,6 +15,7 @@ from typing import Any
 from .. import NAME
 from ..queue.stopped import StoppedJob
 from . import charts
+from .counted_page import WHYS_SHOWN, counted_sections
 from .counts import (
     STATUSES,
     Counts,
@@ -67,7 +68,7 @@ _PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page. Everything that comes from a server is escaped."""
-    since, made_at, timezone, outcomes, stopped, missing = report
+    since, made_at, timezone, outcomes, stopped, missing, counted = report
     period = f"{minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     notes = []
     if outcomes.partial:
@@ -94,7 +95,9 @@ def page(report: Report) -> str:
                 specs[name] = charts.rates(title, sent[:GROUPS_SHOWN])
                 sections.append(_rates_section(name, title, sent))
         body += sections
-    body += [_missing(missing, made_at, timezone), _jobs(stopped, timezone)]
+    if counted and counted.whys:
+        specs["whys"] = charts.whys(counted, WHYS_SHOWN)
+    body += [counted_sections(counted), _missing(missing, made_at, timezone), _jobs(stopped, timezone)]
     script = charts.script()
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return _PAGE.format(
@@ -108,7 +111,7 @@ def page(report: Report) -> str:
         body="\n".join(body),
         footer=escape(
             f"Made by notiflog at {minute(made_at, timezone)} ({timezone}). Delivered means accepted by FCM "
-            "or APNs; why single pushes failed is in the workers' logs."
+            "or APNs."
         ),
         specs=json.dumps(specs).replace("<", "\\u003c"),
         script=script,

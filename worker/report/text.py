@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 
 from .. import NAME
+from .columns import columns
+from .counted_text import counted_as_text
 from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
 
 # The terminal shows the worst and the newest; `--json` has all that is known.
@@ -26,7 +28,7 @@ _COUNTS = ("delivered", "failed", "skipped", "rate")
 
 def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
     """The lines for a terminal of `width` columns; `blocks`: what bars are made of, see BLOCKS."""
-    since, made_at, timezone, outcomes, stopped, missing = report
+    since, made_at, timezone, outcomes, stopped, missing, counted = report
     yield f"Prompts from {minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     if outcomes.partial:
         yield "Row level security applies to this role: it may not see every row."
@@ -42,6 +44,7 @@ def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
         yield "No outcome is recorded in this time: nothing was sent, or nobody records it."
         yield f"Is a worker running? python -m {NAME}.check tells."
         yield ""
+    yield from counted_as_text(counted, width, blocks)
     yield from _missing(missing, made_at, timezone, width)
     yield from _stopped(stopped, timezone, width)
 
@@ -135,15 +138,11 @@ def _table(
     blocks: str,
 ) -> Iterator[str]:
     """Columns, the first `texts` of them flush left; then each row's bar, its counts as shares of a whole."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    room = max(0, width - sum(widths) - 2 * len(widths))
-    bar = [""] + [_bar(counts, whole, room, blocks) for counts, whole in bars]
-    for row, end in zip((header, *rows), bar, strict=True):
-        cells = [
-            cell.ljust(size) if number < texts else cell.rjust(size)
-            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join((*cells, end)).rstrip()
+
+    def draw(room: int) -> list[str]:
+        return ["", *(_bar(counts, whole, room, blocks) for counts, whole in bars)]
+
+    yield from columns((header, *rows), texts, width, draw)
 
 
 def _bar(counts: Counts, whole: int, length: int, blocks: str) -> str:
