@@ -128,9 +128,11 @@ def of_turn(
     numbers["duplicates:agreeing"] = summary["duplicates"] - summary["conflicting"] - own
     numbers["rejected"] = summary["rejected"]
     judged = [outcome for batch in batches if batch.past is not Past.WRITTEN for _, outcome in batch.outcomes]
-    answers = [(channel, "accepted", "accepted") for each in judged for _, _, channel in each.alive]
-    for failure in [failure for each in judged for failure in each.failures]:
-        answers.append((failure.channel, failure.verdict.reason, failure.verdict.evidence))
+    # Nearly all answers are acceptances: of these only the channels are looked at, without unpacking each.
+    accepted = Counter([answer[2] for each in judged for answer in each.alive])
+    answers = Counter({(channel, "accepted", "accepted"): count for channel, count in accepted.items()})
+    failures = [failure for each in judged for failure in each.failures]
+    answers.update([(each.channel, each.verdict.reason, each.verdict.evidence) for each in failures])
     numbers += _named("results", answers)
     dead = {notice.token: notice.channel for each in judged for notice in each.stale}
     if dead:
