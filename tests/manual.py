@@ -1,6 +1,10 @@
-"""The README and the manual as tests read them: what is said is held against the code."""
+"""The README and the manual as tests read them: what is said is held against the code.
+
+`python -m tests.manual DIRECTORY` writes every block of Python there as a module, for mypy to look at.
+"""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +26,26 @@ class Section(NamedTuple):
     text: str
 
 
+class Block(NamedTuple):
+    """A fenced block: its language, the file that it is said to be (`title="app.py"`), and what is in it."""
+
+    page: Path
+    heading: str
+    language: str
+    title: str
+    code: str
+
+    def __str__(self) -> str:
+        name = self.title or re.sub(r"\W+", "_", self.heading).strip("_").lower()
+        return f"{self.page.stem}-{name}"
+
+
 def sections(page: Path) -> Iterator[Section]:
     """A page's sections, in order; a # in an example is no heading."""
     heading, fenced = "", False
     lines: list[str] = []
     for line in page.read_text().splitlines():
-        fenced ^= line.startswith("```")
+        fenced ^= line.lstrip().startswith("```")
         if not fenced and (found := re.match(r"#+ (.+)", line)):
             yield Section(page, heading, "\n".join(lines))
             heading, lines = found[1], []
@@ -37,6 +55,13 @@ def sections(page: Path) -> Iterator[Section]:
 
 
 SECTIONS = [section for page in PAGES for section in sections(page)]
+_BLOCK = re.compile(r'^( *)```(\w+)(?: title="(.+?)")?\n(.*?)^\1```$', re.DOTALL | re.MULTILINE)
+#: Every fenced block of README and manual, in order.
+BLOCKS = [
+    Block(each.page, each.heading, language, title, re.sub(f"^{indent}", "", code, flags=re.MULTILINE))
+    for each in SECTIONS
+    for indent, language, title, code in _BLOCK.findall(each.text)
+]
 
 
 def section(heading: str) -> str:
@@ -48,6 +73,19 @@ def section(heading: str) -> str:
 
 def example(heading: str, language: str) -> str:
     """The first block of a language under a heading."""
-    found = re.search(rf"```{language}\n(.*?)```", section(heading), re.DOTALL)
+    found = [block.code for block in BLOCKS if (block.heading, block.language) == (heading, language)]
     assert found, f"no {language} example under {heading!r}"
-    return found[1]
+    return found[0]
+
+
+def main(directory: Path) -> None:
+    """Write the blocks of Python as modules."""
+    directory.mkdir(parents=True)
+    for block in BLOCKS:
+        if block.language == "python":
+            name = block.title or f"{block}.py".replace("-", "_")
+            (directory / name).write_text(block.code)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -2,15 +2,19 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.manual import EVERY_PAGE, PAGES, README, ROOT, TEXT, section, sections
+from tests.manual import EVERY_PAGE, PAGES, README, ROOT, TEXT, example, section, sections
+from worker.__main__ import COMMANDS as NAMES
 from worker.judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED
 from worker.judge.rules import APNS_RULES, FCM_RULES
 from worker.servers import redis_faults, refusals
@@ -103,6 +107,11 @@ def test_every_page_is_reached_from_the_readme_and_the_manuals_front(page: Path)
     assert page == front or {(README, page), (front, page)} <= reached
 
 
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_every_page_has_its_place_in_the_site(page: Path) -> None:
+    assert f"- {page.relative_to(ROOT / 'docs')}\n" in (ROOT / "mkdocs.yml").read_text()
+
+
 def test_the_readme_stays_one_page() -> None:
     assert len(README.read_text().splitlines()) <= 220
 
@@ -113,6 +122,16 @@ def test_every_door_and_every_wing_stands_in_their_table() -> None:
     doors = [path.name for path in MODULES if path.parent.name == "worker" and path.stem != "__init__"]
     wings = {f"{path.parent.name}/" for path in MODULES} - {"worker/"}
     assert sorted(named) == sorted([*doors, *wings])
+
+
+#: Where figures stand.
+MEASURED = ["How safe, how fast", "Nothing is lost", "How fast", "Report", "When row level security comes"]
+
+
+@pytest.mark.parametrize("heading", MEASURED)
+def test_figures_have_their_command_and_their_day(heading: str) -> None:
+    assert re.search(r"`(python|pytest) [^`]+`", section(heading))
+    assert re.search(r"\b2026-\d\d-\d\d\b", section(heading))
 
 
 # --- commands ---------------------------------------------------------------------------------------------
@@ -170,6 +189,16 @@ def test_a_section_about_a_command_names_no_option_that_it_lacks(
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tests|worker|migrations)/[\w/.]*\w\.\w+", TEXT))))
 def test_every_file_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("name", ["", *NAMES], ids=lambda name: name or "all")
+def test_the_reference_shows_what_help_prints(name: str) -> None:
+    command = ["python", "-m", f"worker.{name}".removesuffix("."), "--help"]
+    helped = subprocess.run(
+        [sys.executable, *command[1:]], env={"COLUMNS": "80"}, capture_output=True, text=True, check=True
+    )
+    heading = f"notiflog {name}" if name else "Commands"
+    assert example(heading, "text") == f"$ {' '.join(command)}\n{helped.stdout}"
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------
@@ -235,3 +264,35 @@ def test_pins_are_exact_and_meet_the_declared_ranges() -> None:
     declared = [*project["dependencies"], *extras["worker"], *extras["sweep"]]
     names = {name[0] for name in (re.match(r"[\w-]+", dependency) for dependency in declared) if name}
     assert names - {"notiflog"} <= set(pins)
+
+
+# --- what apps use ----------------------------------------------------------------------------------------
+
+
+def test_the_python_api_names_what_there_is() -> None:
+    page = (ROOT / "docs/reference/python-api.md").read_text()
+    modules = re.findall(r"^::: (.+)((?:\n .*)+)", page, re.MULTILINE)
+    assert modules
+    for module, options_ in modules:
+        for name in re.findall(r"\w+", options_.partition("members:")[2]):
+            assert hasattr(import_module(module.replace("notiflog", "worker")), name), f"{module}.{name}"
+
+
+def test_the_tables_of_sql_are_those_of_the_database(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        columns = connection.execute(
+            "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+            " where attrelid = 'public.follow_up_notification_log'::regclass and attnum > 0"
+            " and not attisdropped order by attnum"
+        ).fetchall()
+        functions = connection.execute(
+            "select proname from pg_proc where pronamespace = 'public'::regnamespace order by proname"
+        ).fetchall()
+        roles = connection.execute("select rolname from pg_roles where rolname like 'notiflog%'").fetchall()
+    shown = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section("The log table"), re.MULTILINE)
+    assert shown == columns
+    named = re.findall(r"^\| `public\.(\w+)\(", section("The functions"), re.MULTILINE)
+    assert sorted(named) == [name for (name,) in functions]
+    assert {name for (name,) in roles} >= set(
+        re.findall(r"^\| `(\w+)` \|", section("The roles"), re.MULTILINE)
+    )

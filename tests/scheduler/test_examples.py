@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import shlex
-import textwrap
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.utils import utcformat
 
-from tests.manual import example
+from tests.manual import BLOCKS, README, example
 from tests.scheduler.conftest import Fcm, Work
 from worker.demo import sample
 from worker.drain import DrainWorker
@@ -32,88 +31,123 @@ Statuses = Callable[[], list[str]]
 NEW, OLD = "c" + "N" * 21, "c" + "O" * 21
 
 
-def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
+def defined(code: str) -> dict[str, Any]:
+    """What an example defines, by itself."""
+    names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - our own manual
     return names
 
 
 @pytest.fixture
-def names(redis: Redis, connection: psycopg.Connection, app: sample.App) -> dict[str, Any]:
-    """What the examples take for granted; the mentor's devices registered long ago."""
+def prompt(connection: psycopg.Connection, app: sample.App) -> dict[str, Any]:
+    """The ids of one prompt; the mentor's devices registered long ago."""
     for token in ("new", "old", NEW, OLD):
         connection.execute(
             "insert into public.device_tokens values (%s, %s, '2026-01-01Z')", [token, app.users[0]]
         )
-    return {
-        "redis": redis,
-        "connection": connection,
-        "tokens": ["new", "old"],
-        "fids": [NEW, OLD],
-        "mentor": app.users[0],
-        "mentors": app.users,
-        "chapter": app.chapters[0],
-        "rule": app.rules[0],
-    }
+    return {"mentor": app.users[0], "chapter": app.chapters[0], "rule": app.rules[0]}
 
 
 def tokens(connection: psycopg.Connection) -> set[str]:
     return {token for (token,) in connection.execute("select token from public.device_tokens")}
 
 
+@pytest.mark.parametrize("heading", ["Use it", "With firebase-admin"])
 class TestFirebase:
     """By installation ids, so that no warning of the library's comes, which would be an error here."""
 
     def test_records_the_prompt_and_prunes_the_dead_token(
         self,
+        heading: str,
         fcm: Fcm,
-        names: dict[str, Any],
+        redis: Redis,
+        prompt: dict[str, Any],
         work: Work,
         statuses: Statuses,
         connection: psycopg.Connection,
     ) -> None:
         fcm.answers[OLD] = 404, {"error": {"details": [{"errorCode": "UNREGISTERED"}]}}
-        run(example("With firebase-admin", "python"), names)
+        defined(example(heading, "python"))["send"](redis, **prompt, fids=[NEW, OLD])
         work()
         assert (statuses(), tokens(connection)) == (["delivered"], {"new", "old", NEW})
         assert fcm.sent_as == {NEW: "fid", OLD: "fid"}
 
     def test_an_unreadable_answer_of_fcm_costs_no_token(
         self,
+        heading: str,
         fcm: Fcm,
-        names: dict[str, Any],
+        redis: Redis,
+        prompt: dict[str, Any],
         work: Work,
         statuses: Statuses,
         connection: psycopg.Connection,
     ) -> None:
         fcm.answers[OLD] = 404, {"error": "not found"}
-        run(example("With firebase-admin", "python"), names)
+        defined(example(heading, "python"))["send"](redis, **prompt, fids=[NEW, OLD])
         work()
         assert (statuses(), tokens(connection)) == (["failed"], {"new", "old", NEW, OLD})
 
 
 def test_async_scheduler(
-    names: dict[str, Any], work: Work, statuses: Statuses, connection: psycopg.Connection
+    redis: Redis, prompt: dict[str, Any], work: Work, statuses: Statuses, connection: psycopg.Connection
 ) -> None:
     async def push(token: str) -> httpx.Response:
         return httpx.Response(200 if token == "new" else 410, content=b"")
 
-    code = example("With an APNs client, from async code", "python")
-    scheduler = run(f"async def scheduler():\n{textwrap.indent(code, '    ')}", {**names, "push": push})
-    asyncio.run(scheduler["scheduler"]())
+    send = defined(example("With an APNs client, from async code", "python"))["send"]
+    asyncio.run(send(redis, push, **prompt, tokens=["new", "old"]))
     work()
     assert (statuses(), tokens(connection)) == (["delivered"], {"new", NEW, OLD})
 
 
-def test_history(names: dict[str, Any], connection: psycopg.Connection, app: sample.App) -> None:
-    code = example("Ask, and reserve", "python")
-    connection.execute(
-        "insert into public.follow_up_notification_log (peer_mentor_id, chapter_id, scenario_rule_id,"
-        " delivered_at, delivery_channel, idempotency_key, status)"
-        " values (%s, %s, %s, now(), 'fcm', encode(sha256(%s), 'hex'), 'delivered')",
-        [app.users[0], app.chapters[0], app.rules[0], f"{app.users[0]}:{app.rules[0]}:2026-W47".encode()],
-    )
-    after = run(code, names)
-    assert (after["due"], len(after["page"]), after["page_after"]) == (app.users[1:], 1, [])
+def test_plain_http(
+    redis: Redis, prompt: dict[str, Any], work: Work, statuses: Statuses, connection: psycopg.Connection
+) -> None:
+    def fcm(request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content)["message"]["token"] == "new":
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(404, json={"error": {"details": [{"errorCode": "UNREGISTERED"}]}})
+
+    send = defined(example("By plain HTTP", "python"))["send"]
+    with httpx.Client(transport=httpx.MockTransport(fcm)) as client:
+        send(redis, client, "https://fcm.test", **prompt, tokens=["new", "old"])
+    work()
+    assert (statuses(), tokens(connection)) == (["failed"], {"new", NEW, OLD})
+
+
+class TestHistory:
+    @pytest.fixture
+    def recorded(self, prompt: dict[str, Any], connection: psycopg.Connection) -> str:
+        """The key of the prompt, which was delivered a moment ago."""
+        (key,) = connection.execute(
+            "insert into public.follow_up_notification_log (peer_mentor_id, chapter_id, scenario_rule_id,"
+            " delivered_at, delivery_channel, idempotency_key, status)"
+            " values (%s, %s, %s, now(), 'fcm', encode(sha256(%s), 'hex'), 'delivered')"
+            " returning idempotency_key",
+            [*prompt.values(), f"{prompt['mentor']}:{prompt['rule']}:2026-W47".encode()],
+        ).fetchone() or ("",)
+        return str(key)
+
+    def test_what_is_due_leaves_out_whom_the_rule_has_reached(
+        self, recorded: str, prompt: dict[str, Any], connection: psycopg.Connection, app: sample.App
+    ) -> None:
+        due = defined(example("Ask, and reserve", "python"))["due"]
+        assert due(connection, prompt["rule"], app.users) == app.users[1:]
+
+    def test_what_is_looked_up_is_there(
+        self,
+        recorded: str,
+        prompt: dict[str, Any],
+        connection: psycopg.Connection,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        defined(example("Ask, and reserve", "python"))["look"](connection, **prompt)
+        assert f"{{'{recorded}': 'delivered'}}" in capsys.readouterr().out
+
+    def test_the_readmes_reservation_gives_each_key_once(self, connection: psycopg.Connection) -> None:
+        (block,) = [each.code for each in BLOCKS if each.page == README and "still_to_send" in each.code]
+        still_to_send = defined(block)["still_to_send"]
+        assert (still_to_send(connection, ["k"]), still_to_send(connection, ["k"])) == ({"k"}, set())
 
 
 class TestAnotherLanguage:

@@ -12,6 +12,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 
 from tests import make
+from tests.manual import example
 from tests.scheduler.conftest import Work
 from tests.typescript import types
 from tests.typescript.conftest import Project
@@ -27,6 +28,24 @@ WORKERS = pytest.mark.parametrize(
     [(DrainWorker, None), (SimpleWorker, "json")],
     ids=["draining", "stock, --serializer json"],
 )
+
+
+def test_the_manuals_example_compiles(project: Project) -> None:
+    module = project.directory / "manual.ts"
+    module.write_text(example("From another language", "ts"))
+    options = [
+        "--strict",
+        "--noEmit",
+        "--module",
+        "nodenext",
+        "--allowImportingTsExtensions",
+        "--skipLibCheck",
+    ]
+    checked = subprocess.run(
+        [project.tool("tsc"), "--ignoreConfig", "--types", "node", *options, module.name],
+        cwd=project.directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_the_types_are_those_of_the_schema() -> None:
