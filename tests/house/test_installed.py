@@ -244,6 +244,7 @@ MISSING = {
     "migrate": ("psycopg", "worker"),
     "check": ("psycopg", "worker"),
     "report": ("psycopg", "worker"),
+    "metrics": ("prometheus_client", "metrics"),
     "replay": ("psycopg", "worker"),
     "sweep": ("psycopg", "worker"),
     "retain": ("psycopg", "worker"),

@@ -13,19 +13,11 @@ from ..servers import drift, postgres
 from ..servers.drift import Drift
 from ..servers.finding import Finding
 from ..servers.findings import database_findings, unwritable
-from ..servers.migrations import pending
+from ..servers.migrations import ledgers_are_closed, pending
 from ..servers.settings import Settings
 from ..servers.token_findings import future_registrations
 from ..servers.token_shape import usable_shape
 from .words import count
-
-# The worker's role has no business with the ledgers, Supabase's included.
-_CLOSED_LEDGERS = """
-select exists (
-  select from pg_class join pg_namespace as schema on schema.oid = relnamespace
-   where relname = 'schema_migrations' and nspname in ('notiflog', 'supabase_migrations')
-     and not (has_schema_privilege(schema.oid, 'usage') and has_table_privilege(pg_class.oid, 'select')))
-"""
 
 
 def database(settings: Settings) -> Iterator[Finding]:
@@ -92,7 +84,7 @@ def _exposed(found: Drift) -> Finding:
 
 
 def _migrations(connection: psycopg.Connection, found: Drift) -> Finding:
-    if connection.execute(_CLOSED_LEDGERS).fetchone() == (True,):
+    if ledgers_are_closed(connection):
         text = f"their owner can tell, with `python -m {NAME}.migrate --check`; this role may not look"
         return Finding("postgres.migrations", "ok", text)
     if names := [migration.name for migration in pending(connection)]:

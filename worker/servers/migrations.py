@@ -49,6 +49,14 @@ select thing.name, role.rolname
  limit 1
 """
 
+# The worker's role has no business with the ledgers, Supabase's included.
+_CLOSED_LEDGERS = """
+select exists (
+  select from pg_class join pg_namespace as schema on schema.oid = relnamespace
+   where relname = 'schema_migrations' and nspname in ('notiflog', 'supabase_migrations')
+     and not (has_schema_privilege(schema.oid, 'usage') and has_table_privilege(pg_class.oid, 'select')))
+"""
+
 
 class StrangerError(Exception):
     """A ledger is in the hands of a role that could use it to act as whoever migrates."""
@@ -93,6 +101,11 @@ def applied(connection: psycopg.Connection) -> set[str]:
         with suppress(errors.InsufficientPrivilege):  # then the files run again, which does no harm
             versions |= _recorded(connection, _SUPABASE_LEDGER) & known
     return versions
+
+
+def ledgers_are_closed(connection: psycopg.Connection) -> bool:
+    """Whether the connection's role may not see what is applied. Raises psycopg.Error."""
+    return connection.execute(_CLOSED_LEDGERS).fetchone() == (True,)
 
 
 def pending(connection: psycopg.Connection) -> list[Migration]:
