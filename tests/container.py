@@ -49,11 +49,14 @@ def main(directory: Path) -> None:
                 check=True,
             )
     started = dict(said[second:])
-    for command in (started["CMD"], started["HEALTHCHECK"].partition("CMD ")[2]):
-        program, *_ = json.loads(command)
-        subprocess.run(
-            [opt / "bin" / program, "--help"], env=environment, stdout=subprocess.DEVNULL, check=True
-        )
+    compose = (ROOT / "compose.yaml").read_text()
+    commands = [
+        *(json.loads(command) for command in (started["CMD"], started["HEALTHCHECK"].partition("CMD ")[2])),
+        *(line.split() for line in re.findall(r"^    command: ((?:rq|notiflog) .+)", compose, re.MULTILINE)),
+    ]
+    for program, command, *_ in commands:
+        asked = [opt / "bin" / program, command, "--help"]
+        subprocess.run(asked, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,14 @@ def test_every_page_has_its_place_in_the_site(page: Path) -> None:
     assert f"- {page.relative_to(ROOT / 'docs')}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
+@pytest.mark.parametrize("picture", re.findall(r'src(?:set)?="(.+?)"', README.read_text()))
+def test_the_readmes_pictures_are_of_the_demo_and_ask_no_network(picture: str) -> None:
+    drawn = (ROOT / picture).read_text().replace("&#160;", " ")
+    assert "$ .venv/bin/python -m worker.demo" in drawn
+    assert "follow_up_notification_log" in drawn
+    assert set(re.findall(r"https?://[^\"]+", drawn)) == {"http://www.w3.org/2000/svg"}
+
+
 def test_the_readme_stays_one_page() -> None:
     assert len(README.read_text().splitlines()) <= 220
 

@@ -160,6 +160,12 @@ def test_a_unit_can_be_read_and_starts_again_whatever_the_status(path: Path) -> 
     assert unit["Service"]["Restart"] == "always"
 
 
+def test_the_manifests_name_the_image_of_this_release() -> None:
+    manifests = "".join(path.read_text() for path in FILES if path.parent.name == "kubernetes")
+    release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert set(re.findall(r"image: (.+)", manifests)) == {f"notiflog:{release}"}
+
+
 def test_the_sample_app_is_the_one_of_the_tests() -> None:
     def words(text: str) -> list[str]:
         return re.sub(r"--.*|if not exists ", "", text).split()
