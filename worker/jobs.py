@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from . import NAME, logs
@@ -18,11 +19,12 @@ from rq.job import Job
 
 from .judge.batch import Past, judge
 from .logs import sentry
+from .queue.notices import send_at_once
 from .queue.repair import forget_killed_executions
 from .record import counters
 from .record.account import RejectedEvents
 from .record.numbers import of_duration
-from .record.recording import record_patiently
+from .record.recording import Tell, record_patiently
 from .record.reservations import tidy
 from .record.tokens import Tokens
 from .retain import expiry
@@ -65,6 +67,7 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
                 redis,
                 _pauses(),
                 numbers,
+                _tell(redis),
             )
             if reports and reports[0].waiting:
                 numbers.clear()  # counted when it is through: what is in by then is on record
@@ -97,8 +100,11 @@ def sweep_tokens() -> dict[str, int]:
     if job is None:
         raise RuntimeError(f"sweep_tokens runs under RQ; by hand: python -m {NAME}.sweep")
     try:
-        with closing(postgres.connect(settings().database_url)) as connection:
-            return dict(go_on(connection, Tokens(settings()), job.connection))
+        with (
+            closing(postgres.connect(settings().database_url)) as connection,
+            closing(impatient(job.connection)) as soon,
+        ):
+            return dict(go_on(connection, Tokens(settings()), job.connection, _tell(soon)))
     except psycopg.Error as error:
         raise postgres.DatabaseFault(postgres.explain(error)) from None
 
@@ -155,6 +161,12 @@ def _redis() -> Iterator[Redis | None]:
     else:
         with closing(impatient(job.connection)) as redis:
             yield redis
+
+
+def _tell(redis: Redis | None) -> Tell | None:
+    """Where notices go; nowhere outside RQ, or where nobody wants them."""
+    hook = settings().hook
+    return partial(send_at_once, redis, hook) if redis and hook else None
 
 
 def _pauses() -> Iterator[float]:

@@ -24,7 +24,7 @@ MAY_USE: dict[str, set[str]] = {
     "record": {"judge", "servers", "logs", "events"},
     "check": {"queue", "record", "retain", "servers", "command", "extras"},
     "metrics": {"queue", "record", "servers", "command", "extras"},
-    "sweep": {"record", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
+    "sweep": {"record", "queue", "judge", "servers", "logs", "events", "fcm", "command", "extras"},
     "forget": {"queue", "servers", "events", "command", "extras"},
     "retain": {"servers", "command", "extras"},
     "report": {"queue", "record", "servers", "logs", "history", "command", "extras"},

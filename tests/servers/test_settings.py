@@ -470,3 +470,20 @@ def test_what_is_no_time_to_keep_outcomes_for(text: str) -> None:
     assert problem == (
         "NOTIFLOG_RETAIN must be a number of days like 400d, at least 35d, or empty (delete nothing)"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "hook"), [("app.push.on_notices", "app.push.on_notices"), ("a.b_2", "a.b_2"), ("", None)]
+)
+def test_whom_notices_are_for(text: str, hook: str | None) -> None:
+    assert read_settings({"DATABASE_URL": URL, "NOTIFLOG_HOOK": text}).hook == hook
+
+
+@pytest.mark.parametrize(
+    "text", ["on_notices", "app.push:on_notices", ".a", "a.", "a..b", "a.b()", "\u00e4.b", "a.b\n"]
+)
+def test_what_is_no_name_of_a_function(text: str) -> None:
+    (problem,) = _problems(DATABASE_URL=URL, NOTIFLOG_HOOK=text)
+    assert (
+        problem == "NOTIFLOG_HOOK must be the dotted name of a function, like app.push.on_notices, or empty"
+    )

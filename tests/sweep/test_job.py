@@ -27,6 +27,8 @@ from tests.scheduler.conftest import Fcm
 from tests.sweep.conftest import DEAD, Register, left
 from worker.demo import sample
 from worker.jobs import sweep_tokens
+from worker.logs import token_hash
+from worker.servers.settings import settings
 from worker.sweep import dryrun
 from worker.sweep.dryrun import NoProject
 
@@ -57,6 +59,25 @@ def test_it_prunes_amid_other_jobs_and_costs_them_nothing(
     assert jobs[1].return_value()["pruned"] == 1
     assert not redis.exists(STARTED)
     assert redis.keys("rq:execution*") == []
+
+
+def test_it_tells_the_app_s_function_of_pruned_tokens(
+    drain: Drain,
+    queue: Queue,
+    redis: Redis,
+    fcm: Fcm,
+    register: Register,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = register(3)
+    fcm.answers = {tokens[1]: DEAD}
+    monkeypatch.setenv("NOTIFLOG_HOOK", "app.push.on_notices")
+    settings.cache_clear()
+    queue.enqueue(SWEEP)
+    drain()
+    (job,) = Queue("notiflog-notices", connection=redis).jobs
+    pruned = {"notice": "token_pruned", "token": token_hash(tokens[1]), "delivery_channel": "fcm"}
+    assert job.args == ([{**pruned, "reason": "unregistered", "peer_mentor_id": None}],)
 
 
 def test_without_a_project_it_fails_with_the_remedy(

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from redis import Redis
 
 from ..judge.batch import Batch
+from ..queue.notices import Outbox
 from ..record import counters
 from ..record.account import Report
 from ..record.recording import record_patiently
@@ -56,6 +57,8 @@ class Writers:
         self._closing = False
         self._tokens = Tokens(settings())
         self._faults: list[Counter[str]] = []
+        hook = settings().hook
+        self._outbox = Outbox(self._redis, hook) if hook else None
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a call that writes, in one of the threads."""
@@ -80,7 +83,13 @@ class Writers:
         reports = None
         try:
             reports = record_patiently(
-                self._connected, self._tokens, batches, self._redis, self._pauses(), numbers
+                self._connected,
+                self._tokens,
+                batches,
+                self._redis,
+                self._pauses(),
+                numbers,
+                self._outbox.put if self._outbox else None,
             )
         finally:
             if reports is None:
@@ -133,6 +142,8 @@ class Writers:
             if thread not in left:
                 connection.close()
         counters.count(self._redis, sum(self._faults, Counter()))
+        if self._outbox:
+            self._outbox.close()
         self._redis.close()
 
     def _active(self, thread: int) -> psycopg.Connection | None:

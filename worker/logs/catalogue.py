@@ -91,6 +91,9 @@ EVENTS = {
         "nobody read standard output for a while, or it could not be written: so many lines are missing",
         "lines",
     ),
+    "notices_lost": Event(
+        "notices for the function of NOTIFLOG_HOOK found no room, or Redis was away", "notices remedy"
+    ),
     "sentry_off": Event("SENTRY_DSN is set, but nothing is sent there", "problem"),
     "rq": Event("a line of RQ's own", "logger message [exc] [problem] [frames]"),
     "library": Event("a warning of another library", "logger message [exc] [problem] [frames]"),

@@ -9,6 +9,7 @@ __all__ = [
     "keys",
     "known",
     "lost",
+    "notices",
     "plain",
     "repair",
     "scripts",

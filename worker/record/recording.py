@@ -16,8 +16,12 @@ from ..servers import postgres
 from ..servers.locks import lock_holders
 from . import brake, store
 from .account import Report, account, total
+from .notices import notices
 from .numbers import of_fault, of_turn
 from .tokens import Tokens
+
+#: Takes what an app is told of, see `notices`; neither waits nor raises.
+Tell = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def record_patiently(
@@ -27,12 +31,13 @@ def record_patiently(
     redis: Redis | None,
     pauses: Iterable[float],
     numbers: Counter[str] | None = None,
+    tell: Tell | None = None,
 ) -> list[Report] | None:
     """Write some jobs' outcomes as soon as PostgreSQL can; None: it could not as long as `pauses` went on.
 
     `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
     `brake.hold`. `pauses`: goes on after waiting, having said for how many seconds it will.
-    `numbers`: gets those of what was written, and of PostgreSQL's faults, for `counters`.
+    `numbers`: gets those of what was written, and of PostgreSQL's faults, for `counters`. `tell`: see `record`.
     Raises DatabaseFault for a fault that will not pass by itself.
     """
     # Before the loop: a turn counts once.
@@ -43,7 +48,7 @@ def record_patiently(
         try:
             with connect() as connection:
                 try:
-                    return record(connection, tokens, batches, hold, numbers)
+                    return record(connection, tokens, batches, hold, numbers, tell)
                 except psycopg.Error:
                     if connection.closed:  # during the commit, maybe
                         batches = [batch._replace(past=Past.UNKNOWN) for batch in batches]
@@ -63,21 +68,25 @@ def record(
     batches: Sequence[Batch],
     hold: brake.Hold = brake.Hold(),  # noqa: B008 - a constant
     numbers: Counter[str] | None = None,
+    tell: Tell | None = None,
 ) -> list[Report]:
     """Write some jobs' outcomes, and log one summary of them all.
 
     `tokens`: this process's token tables. `hold`: what the brake says of death notices.
     `numbers`: gets those of the turn, for `counters`.
+    `tell`: called once all is committed, with what an app is told of it.
     Raises psycopg.Error with nothing written. Writing again is harmless, also after a commit whose
     confirmation was lost.
     """
     started = time.perf_counter()
     judged = outcomes(batches)
-    notices = stale_tokens(judged)
-    stale = tokens.within_limits(connection, notices, hold)
-    withheld = frozenset(notice.token for notice in notices) - {notice.token for notice in stale}
+    dead = stale_tokens(judged)
+    stale = tokens.within_limits(connection, dead, hold)
+    withheld = frozenset(notice.token for notice in dead) - {notice.token for notice in stale}
     recorded = store.write(connection, tokens, [outcome for outcome in judged if outcome.final], stale)
     reports = account(batches, recorded, withheld)
+    if tell and (told := notices(judged, recorded)):
+        tell(told)
     if recorded.waiting:
         _tell_who_is_waited_for(connection, recorded.waiting)
 

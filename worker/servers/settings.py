@@ -36,6 +36,8 @@ class Settings:
     prune_limit: float = 0.1
     #: Recorded outcomes that are older are deleted by the periodic job; None: none ever is.
     retain: timedelta | None = field(default=None, repr=False)
+    #: The function of the app's that notices are for, by its dotted name; None: nobody wants any.
+    hook: str | None = field(default=None, repr=False)
     #: Parameters in DATABASE_URL that are other clients' and say nothing here.
     passed_over: tuple[str, ...] = field(default=(), repr=False)
 
@@ -44,6 +46,7 @@ _PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
 _DAYS = re.compile(r"(\d{1,5})d", re.ASCII)
 #: Outcomes are kept so long at least: a key that is gone could be recorded anew, by a job that comes again.
 LEAST_RETENTION = timedelta(days=35)
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _CONNECTIONS = re.compile(r"[1-8]")
 
 
@@ -75,6 +78,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "(delete nothing)"
         )
 
+    hook = environ.get("NOTIFLOG_HOOK") or None
+    if hook and not _FUNCTION.fullmatch(hook):
+        problems.append(
+            "NOTIFLOG_HOOK must be the dotted name of a function, like app.push.on_notices, or empty"
+        )
+
     if problems:
         raise ConfigError("\n".join(problems))
     return Settings(
@@ -83,6 +92,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         connections=int(connections),
         prune_limit=int(prune_limit.rstrip("%")) / 100,
         retain=retain,
+        hook=hook,
         passed_over=passed_over,
     )
 

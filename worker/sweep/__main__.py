@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ with extra("worker"):
 
 from redis import Redis, RedisError
 
+from ..queue.notices import send_at_once
 from ..record import brake
 from ..record.tokens import Tokens
 from ..servers import postgres
@@ -76,7 +78,7 @@ def main(**chosen: Any) -> int:
             alone(redis) as lock,
             closing(postgres.connect(settings.database_url)) as connection,
         ):
-            return _run(connection, Tokens(settings), redis, lock, options)
+            return _run(connection, Tokens(settings), redis, lock, options, settings.hook)
     except Busy:
         return complain("another sweep is under way: try again in a while")
     except NoProject as problem:
@@ -95,6 +97,7 @@ def _run(
     redis: Redis,
     lock: Any,
     options: SimpleNamespace,
+    hook: str | None,
 ) -> int:
     logs.logger.addHandler(logging.NullHandler())  # the progress bar and the summary say it all
     state = State() if options.dry_run or options.from_start else load(redis)
@@ -112,6 +115,7 @@ def _run(
                 redis=None if options.without_brake else brakes,
                 prune=not options.dry_run,
                 rate=options.rate,
+                tell=partial(send_at_once, brakes, hook) if hook else None,
             ):
                 lock.reacquire()  # the lock would expire under a long sweep
                 if not options.dry_run:

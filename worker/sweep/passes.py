@@ -28,7 +28,9 @@ from ..events import Channel
 from ..judge.classify import StaleToken, Verdict
 from ..judge.rules import PRESUMED_DEAD, TRANSIENT, UNPROVEN
 from ..record import brake
+from ..record.notices import token_pruned
 from ..record.prune import Token
+from ..record.recording import Tell
 from ..record.tokens import Tokens
 from ..servers.redis import impatient
 from .dryrun import check, is_alive, kind
@@ -89,11 +91,13 @@ def pages(
     redis: Redis | None,
     prune: bool = True,
     rate: float = RATE,
+    tell: Tell | None = None,
 ) -> Iterator[State]:
     """Check the table from where `state` is, page by page; yields the state after each.
 
     `redis`: where the brake counts; None: without it. `prune`: False only counts. `rate`: checks a second.
-    Raises psycopg.Error, NoProject and NoVerdict, all of them with the page not done.
+    `tell`: called with what an app is told of each page. Raises psycopg.Error, NoProject and NoVerdict, all
+    of them with the page not done.
     """
     while page := tokens.after(connection, "fcm", state.after, PAGE):
         started = time.monotonic()
@@ -107,7 +111,7 @@ def pages(
             for token, verdict in zip(checked, verdicts, strict=True)
             if verdict.prunes
         ]
-        counts += _prune(connection, tokens, redis, notices, verdicts) if prune else Counter()
+        counts += _prune(connection, tokens, redis, notices, verdicts, tell) if prune else Counter()
         for token, verdict in zip(checked, verdicts, strict=True):
             if verdict.prunes:
                 logs.info(
@@ -121,7 +125,9 @@ def pages(
         time.sleep(max(0.0, len(checked) / rate - (time.monotonic() - started)))
 
 
-def go_on(connection: psycopg.Connection, tokens: Tokens, redis: Redis) -> Counter[str]:
+def go_on(
+    connection: psycopg.Connection, tokens: Tokens, redis: Redis, tell: Tell | None = None
+) -> Counter[str]:
     """The periodic job: some seconds of the pass that is under way, or due; returns its counts so far."""
     deadline = time.monotonic() + JOB_SECONDS
     with suppress(Busy), alone(redis), closing(impatient(redis)) as brakes:
@@ -132,7 +138,7 @@ def go_on(connection: psycopg.Connection, tokens: Tokens, redis: Redis) -> Count
             state = State()
         done = state
         try:
-            for done in pages(connection, tokens, state, redis=brakes):
+            for done in pages(connection, tokens, state, redis=brakes, tell=tell):
                 save(redis, done)
                 if time.monotonic() > deadline:
                     return done.counts
@@ -248,6 +254,7 @@ def _prune(
     redis: Redis | None,
     notices: Sequence[StaleToken],
     verdicts: Sequence[Verdict],
+    tell: Tell | None,
 ) -> Counter[str]:
     alive: Counter[Channel] = Counter({"fcm": sum(map(is_alive, verdicts))})
     dead: Counter[Channel] = Counter({"fcm": len(notices)})
@@ -256,4 +263,6 @@ def _prune(
     if not notices:
         return Counter()
     done = tokens.prune_apart(connection, notices)
+    if tell and done.pruned:
+        tell([token_pruned(notice) for notice in notices if notice.token in done.pruned])
     return Counter({"pruned": len(done.pruned), "kept": len(done.kept), "refused": len(done.refused)})
