@@ -49,11 +49,12 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     recorded, and DatabaseFault for a fault that will not pass by itself; called as a function, or by a queue
     of `is_async=False`, where no worker would try again, for any. Neither carries a token or a row's data.
     """
-    logs.setup()
+    other_form = logs.setup()
     sentry.setup()
     job = get_current_job()
-    if job:
-        forget_killed_executions(job)
+    if job and forget_killed_executions(job, ask=other_form):
+        remedy = f"start the worker with RQ_CONFIG={NAME}.rqconfig, and all lines have this form"
+        logs.warning("two_forms", remedy=remedy)
     started = time.monotonic()
     # What comes back waited for PostgreSQL, or its worker died.
     batch = judge(events)._replace(past=Past.UNKNOWN if job and job.number_of_retries else Past.NONE)

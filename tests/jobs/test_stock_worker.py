@@ -103,3 +103,15 @@ def test_with_a_description_and_its_switch_the_output_shows_no_token(
     output = worker.drain("--disable-job-desc-logging")
     assert "send_failed" in output
     assert "MARK" not in output
+
+
+@pytest.mark.parametrize(("config", "said"), [({}, 1), ({"RQ_CONFIG": "worker.rqconfig"}, 0)])
+def test_lines_of_two_forms_are_told_of_once(
+    worker: Worker, redis: Redis, app: sample.App, config: dict[str, str], said: int
+) -> None:
+    queue = Queue("notiflog", connection=redis)
+    for number in range(3):
+        queue.enqueue(JOB, [make.event(app, number)])
+    worker.environment |= config
+    output = worker.drain()
+    assert (output.count("outcomes_recorded"), output.count("two_forms")) == (3, said)

@@ -242,7 +242,7 @@ class TestALine:
     @pytest.mark.parametrize("foreign", [True, False])
     def test_cannot_be_forged_nor_move_a_cursor(self, formatter: logging.Formatter, foreign: bool) -> None:
         line = formatter.format(foreign_record(HOSTILE) if foreign else own_record(problem=HOSTILE))
-        assert re.fullmatch(r"[ -~]+", line)
+        assert re.fullmatch(r"[ -~]+(\n    [ -~]+)*", line)
 
     def test_keeps_every_value_as_it_is(self) -> None:
         fields = {"problem": HOSTILE, "n": 3, "ratio": 0.5, "nothing": None, "by": {"a": 1}}
@@ -269,6 +269,10 @@ class TestALine:
     def test_shows_values_on_a_terminal(self, value: object, shown: str) -> None:
         line = logs.TextFormatter(colour=False).format(own_record(field=value))
         assert line.endswith(f" warning event field={shown}")
+
+    def test_shows_the_lines_of_a_text_on_a_terminal_below_indented(self) -> None:
+        shown = logs.TextFormatter(colour=False).format(own_record(problem="2 of 3:\n[0] $: x\n\tb", n=1))
+        assert shown.partition(" event ")[2] == "n=1\n    problem: 2 of 3:\n      [0] $: x\n      \\tb"
 
     def test_on_an_exception_of_ours_has_its_text(self) -> None:
         (line,) = logs.lines(foreign_record("failed", raised(UntrustedJob("too large"))))

@@ -87,6 +87,9 @@ EVENTS = {
     "jobs_given_up": Event("jobs taken over too often fail: they may be what ends the workers", "jobs"),
     "jobs_released": Event("the worker stops, its unfinished jobs are back in the queue", "jobs"),
     "worker_stopped": Event("the worker refuses to start, or ends: why, and what to do", "problem"),
+    "two_forms": Event(
+        "the stock worker's own lines have RQ's form, those of its jobs have this one; said once", "remedy"
+    ),
     "lines_lost": Event(
         "nobody read standard output for a while, or it could not be written: so many lines are missing",
         "lines",

@@ -2,7 +2,7 @@
 
 A line is a JSON object, or readable text where standard output is a terminal. The lines of RQ and libraries
 have the same form, without the values that they may quote. All lines are printable ASCII: no logged value can
-forge a second line, or move a terminal's cursor.
+forge another line, or move a terminal's cursor.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One readable text a line: local time, level, event, fields."""
+    """One readable text a line: local time, level, event, fields; a text of several lines indented below."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
@@ -63,8 +63,11 @@ class TextFormatter(logging.Formatter):
         words = [f"{at.astimezone():%H:%M:%S}", shown, event]
         if "message" in fields:
             del fields["logger"]
-            words.append(fields.pop("message").encode("unicode_escape").decode())
-        return " ".join((*words, *(f"{name}={_show(value)}" for name, value in fields.items())))
+            words.append(_escape(fields.pop("message")))
+        below = [(name, value) for name, value in fields.items() if isinstance(value, str) and "\n" in value]
+        beside = [(name, value) for name, value in fields.items() if (name, value) not in below]
+        first = " ".join((*words, *(f"{name}={_show(value)}" for name, value in beside)))
+        return "\n".join((first, *(_show_below(name, value) for name, value in below)))
 
 
 def info(event: str, **fields: object) -> None:
@@ -105,6 +108,16 @@ def _encode(value: object) -> str:
         return _to_json(value).decode("ascii")
     except UnicodeError:  # rare, and only the slower one escapes everything
         return json.dumps(value, default=str)
+
+
+def _show_below(name: str, text: str) -> str:
+    """A text of several lines; none of them begins as a line of the log does."""
+    first, *others = map(_escape, text.split("\n"))
+    return "\n".join((f"    {name}: {first}", *(f"      {line}".rstrip() for line in others)))
+
+
+def _escape(text: str) -> str:
+    return text.encode("unicode_escape").decode()
 
 
 def _show(value: object) -> str:

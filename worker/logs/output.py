@@ -122,21 +122,26 @@ class _Stream(CarefulHandler, logging.StreamHandler[TextIO]):
     """Lines to what stands in for standard output: a notebook's, a test's."""
 
 
-def setup() -> None:
-    """Write this process's lines, RQ's included, unless its program has set up logging itself. Idempotent."""
+def setup() -> bool:
+    """Write this process's lines, RQ's included, unless its program has set up logging itself. Idempotent.
+
+    Returns whether RQ had set up lines of its own form: where RQ forks for each job, its worker goes on so.
+    """
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if logger.hasHandlers():
-        return
+        return False
     logging.getLogger().addHandler(_standard_output())
     rq = logging.getLogger("rq")
     if rq.level == logging.NOTSET:
         rq.setLevel(logging.INFO)
+    other_form = False
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("rq.")]:
         other = logging.getLogger(name)
         for handler in [one for one in other.handlers if type(one).__module__ == "rq.logutils"]:
             other.removeHandler(handler)
-            other.propagate = True
+            other.propagate = other_form = True
+    return other_form
 
 
 def flush() -> None:

@@ -14,17 +14,26 @@ from .keys import ALLOWED_ID, PREFIX, QUEUE, RETRIES, places, raw_id
 from .scripts import PLACES, script
 from .stopped import StoppedJob
 
+_WEEK = 7 * 24 * 3600
 
-def forget_killed_executions(job: Job) -> None:
+
+def forget_killed_executions(job: Job, *, ask: bool = False) -> bool:
     """Take a job's expired executions, and names of none, out of RQ's list of them.
 
     RQ keeps the name of a killed worker's execution a minute longer than the rest of it. A job that runs
     again in that minute and is to be deleted when done (`result_ttl=0`) RQ could not delete, and would fail.
+    `ask`: along with that, whether this worker asks for the first time; returns the answer.
     """
     executions = job.execution_registry.key
-    for execution_id in job.connection.zrange(executions, 0, -1):
+    with job.connection.pipeline(transaction=False) as pipeline:
+        pipeline.zrange(executions, 0, -1)
+        if ask:
+            pipeline.set(f"{PREFIX}:notiflog:asked:{job.worker_name}", 1, nx=True, ex=_WEEK)
+        found, *answer = pipeline.execute()
+    for execution_id in found:
         if not job.connection.exists(f"{PREFIX}:execution:{job.id}:".encode() + execution_id):
             job.connection.zrem(executions, execution_id)
+    return any(answer)
 
 
 def requeue(redis: Redis, jobs: Sequence[StoppedJob], queue: str = QUEUE) -> list[str]:
