@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "What became of the prompts.",
     "metrics": "Serve Prometheus the numbers of all workers, and how the servers are.",
     "replay": "List stopped jobs with why, and put them back into the queue.",
+    "enqueue": "Check the events of a file and put them on the queue.",
     "sweep": "Check the app's FCM tokens by dry runs and prune the dead ones.",
     "retain": "Delete recorded outcomes that are old.",
     "forget": "Erase a peer mentor, from PostgreSQL and from jobs in Redis.",

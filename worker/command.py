@@ -87,6 +87,11 @@ def complain(message: str, status: int = 1) -> int:
     return _complain(context.command.name if context else None, message, status)
 
 
+def count(n: int, what: str) -> str:
+    """Say how many: "no jobs", "1 job", "1,200 jobs"."""
+    return f"{f'{n:,}' if n else 'no'} {what}{'' if n == 1 else 's'}"
+
+
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Show on standard error how many of `total` are done: a bar on a terminal, else a line now and then."""

@@ -7,21 +7,25 @@ is, too; threads may share it.
 """
 
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue, Retry
 from rq.job import Job
 
+from . import NAME
 from .events import Channel, Rejected, decode_all
 from .queue.keys import JOB as JOB
 from .queue.keys import QUEUE as QUEUE
 from .queue.keys import RETRIES as RETRIES
+from .servers.redis import BadAddress, client, explain
 
 #: Events a job: FCM's largest batch, and what one bulk statement records at its best.
 EVENTS_PER_JOB = 500
@@ -198,7 +202,70 @@ def _chunks(
         yield chunk
 
 
-if __name__ == "__main__":
-    from .command import no_command
+_EPILOG = f"""\
+examples:
+  python -m {NAME}.replay --export bad.jsonl   rejected events, to correct
+  python -m {NAME}.enqueue bad.jsonl           check them, and enqueue all of them or none
+  python -m {NAME}.enqueue --dry-run -         only check what standard input has
 
-    raise SystemExit(no_command("enqueue"))
+One event a line, as JSON, see `python -m {NAME}.events --schema`. REDIS_URL as for the worker.
+exit status: 0 done, 1 a problem (an event is invalid, the file cannot be read, Redis is away), 2 wrong usage
+or configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    import click  # not on a scheduler's path
+
+    from .command import Command, complain, count, say
+
+    @click.command("enqueue", cls=Command, epilog=_EPILOG)
+    @click.argument("file", type=click.File("rb"))
+    @click.option("--queue", default=QUEUE, show_default=True, help="where to")
+    @click.option("--dry-run", is_flag=True, help="check only, enqueue nothing")
+    def enqueue(*, file: BinaryIO, queue: str, dry_run: bool) -> int:
+        """Enqueue the events of a file of JSON lines; - is standard input."""
+        try:
+            events, lines = _read(file)
+            with closing(client(os.environ)) as redis:
+                if dry_run:
+                    _sizes(events, EVENTS_PER_JOB)
+                    say(f"{count(len(events), 'event')} checked, none of them invalid")
+                else:
+                    jobs = enqueue_outcomes(Queue(queue, connection=redis), events)
+                    say(f"{count(len(events), 'event')} enqueued on {queue}, in {count(len(jobs), 'job')}")
+        except BadAddress as error:
+            return complain(str(error), 2)
+        except InvalidEvents as error:
+            for bad in error.rejected[:_LISTED]:
+                problem = "is not JSON" if events[bad.position] is _NO_JSON else f"{bad.path}: {bad.problem}"
+                complain(f"line {lines[bad.position]}: {problem}")
+            return complain(
+                f"{len(error.rejected):,} of {count(len(events), 'event')} invalid, none is enqueued"
+            )
+        except RedisError as error:
+            return complain(explain(error))
+        return 0
+
+    return enqueue(arguments)
+
+
+_NO_JSON = object()  # no event either
+
+
+def _read(file: BinaryIO) -> tuple[list[Any], list[int]]:
+    """The events of JSON lines, and the number of each one's line; what is no JSON is left to be refused."""
+    events, numbers = [], []
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                events.append(json.loads(line))
+            except (ValueError, RecursionError):
+                events.append(_NO_JSON)
+            numbers.append(number)
+    return events, numbers
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

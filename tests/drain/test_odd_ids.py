@@ -21,8 +21,8 @@ from tests.drain.conftest import (
     until,
     waiting_writers,
 )
-from worker import replay
 from worker.demo import sample
+from worker.replay import __main__ as replay
 
 Logged = Callable[[], list[dict[str, Any]]]
 

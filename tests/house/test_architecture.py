@@ -28,6 +28,7 @@ MAY_USE: dict[str, set[str]] = {
     "forget": {"queue", "servers", "events", "command", "extras"},
     "retain": {"servers", "command", "extras"},
     "report": {"queue", "record", "servers", "logs", "history", "command", "extras"},
+    "replay": {"queue", "servers", "logs", "command", "extras"},
     "drain": {"record", "judge", "queue", "servers", "logs", "events", "extras"},
     "demo": {"queue", "events", "command", "extras"},
 }

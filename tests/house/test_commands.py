@@ -17,6 +17,7 @@ COMMANDS = {
     "probe": [],
     "report": [],
     "replay": [],
+    "enqueue": [str(Path(__file__).with_name("event.jsonl"))],
     "sweep": ["--dry-run"],
     "retain": ["--older-than", "400d", "--dry-run"],
     "forget": ["--dry-run", "00000000-0000-0000-0000-000000000001"],

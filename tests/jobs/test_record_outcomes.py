@@ -93,6 +93,7 @@ class TestSummary:
         }
 
 
+STRANGER = make.stranger()
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("NUL in a token", {"results": [make.result("a\0b")]}, "$.results[0].token: contains a NUL character"),
     ("NUL in a key", {"idempotency_key": "a\0b"}, "$.idempotency_key: contains a NUL character"),
@@ -108,7 +109,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("long key", {"idempotency_key": "\u6f22" * 4000}, "$.idempotency_key: expected `str` of length <= 255"),
     ("object for text", {"idempotency_key": {}}, "$.idempotency_key: expected `str | null`, got `object`"),
     ("mixed list", {"results": [make.result(), 7]}, "$.results[1]: expected `object`, got `int`"),
-    ("no such parent", {"chapter_id": make.stranger()}, "$.chapter_id: there is no such chapter"),
+    ("no such parent", {"chapter_id": STRANGER}, f"$.chapter_id: there is no such chapter: {STRANGER}"),
     ("unknown channel", {"delivery_channel": "sms"}, "$.delivery_channel: expected 'fcm' or 'apns'"),
 ]  # fmt: skip
 

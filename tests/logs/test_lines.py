@@ -226,7 +226,7 @@ class TestATerminal:
         assert [
             line
             for line in plain
-            if not re.fullmatch(r"\d\d:\d\d:\d\d (debug|info|warning|error) +[a-z_]+ [ -~]+", line)
+            if not re.fullmatch(r"(\d\d:\d\d:\d\d (debug|info|warning|error) +[a-z_]+|   ) [ -~]+", line)
         ] == []
         assert any(
             re.search(r" info    send_failed channel=fcm http_status=404 reason=unregistered", line)
@@ -234,6 +234,7 @@ class TestATerminal:
         )
         assert any(re.search(r" info    rq \*\*\* Listening on notiflog", line) for line in plain)
         assert any("failed_by=unregistered:2,no_answer:1" in line for line in plain)
+        assert any(line.startswith("    problem: 2 of 11 events rejected") for line in plain)
         assert "MARK" not in shown
 
 

@@ -28,11 +28,11 @@ from tests.drain.conftest import (
     start,
     until,
 )
-from worker import replay
 from worker.demo import sample
 from worker.queue import lost
 from worker.queue.keys import places
 from worker.queue.lost import Lost, find_lost
+from worker.replay import __main__ as replay
 
 __all__ = ["drain", "environment", "new_worker", "queue", "start"]
 

@@ -132,6 +132,7 @@ def test_closing_does_not_wait_for_redis_and_counts_what_is_left(
     outbox.close()
     assert lost(logged) == [5]
     gate.open.set()
+    outbox._thread.join(30)
 
 
 def test_an_error_of_rq_s_ends_no_outbox(

@@ -35,10 +35,10 @@ from tests.drain.conftest import (
     work,
 )
 from tests.queue.test_stopped import REJECTED, fail, set_aside
-from worker import replay
 from worker.demo import sample
 from worker.drain import DrainWorker
 from worker.queue import repair
+from worker.replay import __main__ as replay
 
 __all__ = ["drain", "environment", "new_worker", "queue", "start", "work"]
 
@@ -196,7 +196,7 @@ def test_a_replayed_job_has_the_retries_that_its_producer_gives(redis: Redis, va
         keys.RETRIES, keys.MOST_RECOVERIES = 5, 7  # before anybody reads them
         from tests import make
         from tests.queue.test_stopped import FAILED, QUEUE
-        from worker import replay
+        from worker.replay import __main__ as replay
         from worker.enqueue import enqueue_outcomes
         redis = Redis.from_url(sys.argv[1])
         ids = dict.fromkeys(("peer_mentor_id", "chapter_id", "scenario_rule_id"), make.stranger())
@@ -391,7 +391,7 @@ def test_killed_in_the_middle_it_loses_and_doubles_nothing(redis: Redis, valkey_
         set_aside(redis, f"aside-{number}")
     code = """if True:
         import os, signal, sys
-        from worker import replay
+        from worker.replay import __main__ as replay
         requeue, pages = replay.requeue, []
         def dies(redis, jobs, queue):
             pages.append(jobs)
@@ -511,7 +511,7 @@ rejected  2025-11-16 06:00:00Z  rejected  5 events
     [1] $.a: wrong
     [2] $: wrong
 
-database  2025-11-16 06:00:00Z  database  0 events
+database  2025-11-16 06:00:00Z  database  no events
   UndefinedTable (SQLSTATE 42P01): migrate
 
 repaired  quarantined  repaired  2 events
@@ -533,9 +533,41 @@ def test_the_list_tells_what_stopped_when_and_why(redis: Redis, capsys: pytest.C
     assert everything(redis) == before
 
 
+GROUPED = """\
+stopped jobs: 47
+  rejected            46  some events were refused, all others of these jobs are recorded
+  other                1  an error that nobody foresaw
+
+46 jobs  2025-11-16 06:00:00Z  rejected  230 events
+    46 events: $.chapter_id: there is no such chapter: 7
+    20 events: $.peer_mentor_id: there is no such user: hash 1
+    20 events: $.peer_mentor_id: there is no such user: hash 2
+    and 6 more
+  jobs job-0, job-1, job-2 and 43 more
+
+odd  2025-11-16 06:00:00Z  other  no events
+  app.Odd (its text is not shown: it might quote data)
+
+replay: python -m worker.replay --all, or --reason REASON, or job ids
+"""
+
+
+def test_one_cause_is_one_entry_however_many_jobs_have_it(
+    redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(46):
+        which = 1 if number < 20 else 2 if number < 40 else 3
+        lines = f"[{number}] $.chapter_id: there is no such chapter: 7\n"
+        lines += f"[50] $.peer_mentor_id: there is no such user: hash {which}"
+        fail(redis, f"job-{number}", f"worker.jobs.RejectedEvents: {REJECTED}\n{lines}")
+    fail(redis, "odd", "app.Odd: S3CR3T")
+    assert replay.main([]) == 0
+    assert capsys.readouterr().out == GROUPED
+
+
 def test_the_list_is_bounded(redis: Redis, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = "\n".join(f"[{number}] $: wrong" for number in range(9))
     for number in range(5):
+        lines = "\n".join(f"[{n}] $.{'abcde'[number]}: wrong" for n in range(9))
         fail(redis, f"job-{number}", f"worker.jobs.RejectedEvents: {REJECTED}\n{lines}")
     assert replay.main(["--limit", "2"]) == 0
     bounded = capsys.readouterr().out

@@ -54,7 +54,7 @@ def test_a_job_with_rejected_events_tells_which_and_why(
 ) -> None:
     events = [make.event(app, number) for number in range(5)]
     events[1]["delivery_channel"] = SECRET
-    events[4]["chapter_id"] = make.stranger()
+    events[4]["chapter_id"] = chapter = make.stranger()
     job = queue.enqueue(JOB, events)
     if kind == "draining":
         drain()
@@ -71,7 +71,7 @@ def test_a_job_with_rejected_events_tells_which_and_why(
         5,
         (
             "[1] $.delivery_channel: expected 'fcm' or 'apns'",
-            "[4] $.chapter_id: there is no such chapter",
+            f"[4] $.chapter_id: there is no such chapter: {chapter}",
         ),
     )
     assert stopped.since == job.latest_result().created_at

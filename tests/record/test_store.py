@@ -15,6 +15,7 @@ from tests import make
 from worker.demo import sample
 from worker.judge.batch import judge
 from worker.judge.classify import stale_tokens
+from worker.logs import token_hash
 from worker.record import store
 from worker.record.account import Report
 from worker.record.recording import record
@@ -23,6 +24,8 @@ from worker.servers import postgres
 from worker.servers.postgres import connect, is_transient
 from worker.servers.settings import Settings
 from worker.servers.tokens import CHANNELS, Mark, TokenTable
+
+STRANGER = make.stranger()
 
 Record = Callable[..., Report]
 
@@ -177,16 +180,16 @@ class TestRejected:
     @pytest.mark.parametrize(
         ("field", "problem"),
         [
-            ("peer_mentor_id", "[1] $.peer_mentor_id: there is no such user"),
-            ("chapter_id", "[1] $.chapter_id: there is no such chapter"),
-            ("scenario_rule_id", "[1] $.scenario_rule_id: there is no such scenario rule"),
+            ("peer_mentor_id", f"[1] $.peer_mentor_id: there is no such user: hash {token_hash(STRANGER)}"),
+            ("chapter_id", f"[1] $.chapter_id: there is no such chapter: {STRANGER}"),
+            ("scenario_rule_id", f"[1] $.scenario_rule_id: there is no such scenario rule: {STRANGER}"),
         ],
     )
-    def test_an_event_without_its_parent_is_named_and_the_others_are_recorded(
+    def test_an_event_without_its_parent_is_named_with_the_parent_and_the_others_are_recorded(
         self, run: Record, connection: psycopg.Connection, app: sample.App, field: str, problem: str
     ) -> None:
         events = [make.event(app, number) for number in range(3)]
-        report = run([events[0], events[1] | {field: make.stranger()}, events[2]])
+        report = run([events[0], events[1] | {field: STRANGER}, events[2]])
         assert [key for key, _ in rows(connection)] == ["key-0", "key-2"]
         assert list(map(str, report.rejected)) == [problem]
 

@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from .. import NAME
-from ..command import Command, say
+from ..command import Command, count, say
 from ..extras import extra
 from ..queue.keys import QUEUE
 from ..servers.finding import Finding
@@ -16,7 +16,6 @@ from ..servers.finding import Finding
 with extra("worker"):
     from .look import look, subject
 
-from .words import count
 
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 

@@ -7,6 +7,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from .. import NAME
+from ..command import count
 from ..record import reservations
 from ..retain import expiry
 from ..servers import drift, postgres
@@ -17,7 +18,6 @@ from ..servers.migrations import ledgers_are_closed, pending
 from ..servers.settings import Settings
 from ..servers.token_findings import future_registrations
 from ..servers.token_shape import usable_shape
-from .words import count
 
 
 def database(settings: Settings) -> Iterator[Finding]:

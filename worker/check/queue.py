@@ -9,6 +9,7 @@ from typing import get_args
 from redis import Redis, RedisError
 
 from .. import NAME
+from ..command import count
 from ..queue.census import Census, census
 from ..queue.known import unknown_queue
 from ..queue.lost import find_lost
@@ -21,7 +22,6 @@ from ..servers.redis import BadAddress, client
 from ..servers.settings import requires_tls
 from ..servers.tokens import CHANNELS
 from .sweep import cron_findings
-from .words import count
 
 # With fewer dead tokens than this in a day it says little that the table holds none of them.
 _MANY = 20

@@ -74,6 +74,9 @@ _EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]{0,59})(?:: (?P<message>.*))?",
 _PACKAGE = re.compile(r"(?:worker|notiflog)\.")
 _REJECTED = re.compile(r"(?P<rejected>\d{1,9}) of (?P<events>\d{1,9}) events rejected, .*")
 _LINE = re.compile(r"\[\d{1,9}\] \$|and \d{1,9} more: ")
+_TOLD = re.compile(r"\[(?P<position>\d{1,9})\] (?=\$)")
+_UNTOLD = "rejected, as one of many"
+_COUNTED = re.compile(r"and \d{1,9} more: (?P<positions>\d{1,9}(?:, \d{1,9})*)")
 _LONGEST_LINE = 300
 
 
@@ -99,6 +102,24 @@ def cause(error: str) -> Cause:
     if raised := _raised(error):
         return _rejected(raised) or _own(raised) or _foreign(raised)
     return Cause("other", "ended by an unknown error" if error else "nobody wrote down why")
+
+
+def rejected_positions(error: str) -> list[tuple[int, str]]:
+    """Which events of a job were rejected, told from the text that RQ stored, each with what is wrong.
+
+    Nothing says that a job has such events.
+    """
+    raised = _raised(error)
+    if not raised or raised.own_name != _REJECTED_EVENTS:
+        return []
+    found: dict[int, str] = {}
+    for line in raised.more:
+        if told := _TOLD.match(line):
+            found.setdefault(int(told["position"]), plain(line[told.end() :]))
+        elif counted := _COUNTED.fullmatch(line):
+            for position in counted["positions"].split(", "):
+                found.setdefault(int(position), _UNTOLD)
+    return sorted(found.items())
 
 
 def plain(text: str) -> str:

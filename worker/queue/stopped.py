@@ -56,8 +56,8 @@ def stopped_jobs(redis: Redis, queue: str = QUEUE, *, count_events: bool = True)
 def lost_jobs(redis: Redis, queue: str = QUEUE, *, count_events: bool = True) -> Iterator[StoppedJob]:
     """The jobs of `queue` that stand nowhere, see `lost`; looks at all keys. Raises redis.RedisError."""
     for page in _pages(find_lost(redis, queue).ids):
-        seen = _look(redis, page)
-        counts = {one.raw_id: _count(fields) for one, fields in _hashes(redis, seen)} if count_events else {}
+        seen = look(redis, page)
+        counts = {one.raw_id: _count(fields) for one, fields in hashes(redis, seen)} if count_events else {}
         for one in seen:
             yield _stopped(one, "lost", None, _LOST._replace(events=counts.get(one.raw_id)))
 
@@ -74,7 +74,7 @@ _LOST = Cause("lost", "it is to be run, and no list of its queue has it")
 _AWAITED = Cause("unreadable", "RQ 3 does not allow its id, by which other jobs wait for it")
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What Redis has of a stopped job besides its hash."""
 
     raw_id: bytes
@@ -86,25 +86,25 @@ class _Seen(NamedTuple):
 
 
 def _failed(redis: Redis, ids: Sequence[bytes], count_events: bool) -> Iterator[StoppedJob]:
-    page = [(seen, _missing(seen) or cause(seen.error)) for seen in _look(redis, ids)]
+    page = [(seen, _missing(seen) or cause(seen.error)) for seen in look(redis, ids)]
     uncounted = [seen for seen, told in page if count_events and told.events is None and seen.size]
-    counts = {seen.raw_id: _count(fields) for seen, fields in _hashes(redis, uncounted)}
+    counts = {seen.raw_id: _count(fields) for seen, fields in hashes(redis, uncounted)}
     for seen, told in page:
         counted = told._replace(events=counts[seen.raw_id]) if seen.raw_id in counts else told
         yield _stopped(seen, "failed", seen.since, counted)
 
 
 def _quarantined(redis: Redis, ids: Sequence[bytes]) -> Iterator[StoppedJob]:
-    page = _look(redis, ids)
+    page = look(redis, ids)
     problems = {seen.raw_id: problem for seen in page if (problem := _missing(seen) or _oversized(seen))}
     problems |= dict.fromkeys(_awaited(redis, ids), _AWAITED)
     rest = [seen for seen in page if seen.raw_id not in problems]
-    problems |= {seen.raw_id: _read(fields) for seen, fields in _hashes(redis, rest)}
+    problems |= {seen.raw_id: _read(fields) for seen, fields in hashes(redis, rest)}
     for seen in page:
         yield _stopped(seen, "quarantined", None, problems[seen.raw_id])
 
 
-def _stopped(seen: _Seen, state: State, since: datetime | None, cause: Cause) -> StoppedJob:
+def _stopped(seen: Seen, state: State, since: datetime | None, cause: Cause) -> StoppedJob:
     job_id = seen.raw_id.decode("latin-1").encode("unicode_escape").decode()
     return StoppedJob(job_id, state, since, *cause)
 
@@ -125,20 +125,22 @@ def _key(kind: str, job_id: bytes) -> bytes:
     return f"{PREFIX}:{kind}:".encode() + job_id
 
 
-def _look(redis: Redis, ids: Sequence[bytes]) -> list[_Seen]:
+def look(redis: Redis, ids: Sequence[bytes]) -> list[Seen]:
+    """What Redis has of some stopped jobs besides their hashes. Raises redis.RedisError."""
     with redis.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hstrlen(_key("job", job_id), "data")
             pipeline.xrevrange(_key("results", job_id), count=1)
         answers = pipeline.execute(raise_on_error=False)  # WRONGTYPE, where somebody put another thing
     return [
-        _Seen(job_id, size if isinstance(size, int) else None, *_result(results))
+        Seen(job_id, size if isinstance(size, int) else None, *_result(results))
         for job_id, size, results in zip(ids, answers[::2], answers[1::2], strict=True)
     ]
 
 
-def _hashes(redis: Redis, jobs: Sequence[_Seen]) -> Iterator[tuple[_Seen, Mapping[bytes, bytes]]]:
-    batch: list[_Seen] = []
+def hashes(redis: Redis, jobs: Sequence[Seen]) -> Iterator[tuple[Seen, Mapping[bytes, bytes]]]:
+    """The hashes of those that are worth the memory, some at a time. Raises redis.RedisError."""
+    batch: list[Seen] = []
     size = 0
     for seen in jobs:
         if (seen.size or 0) > LARGEST_DATA:
@@ -151,7 +153,7 @@ def _hashes(redis: Redis, jobs: Sequence[_Seen]) -> Iterator[tuple[_Seen, Mappin
     yield from _fetch(redis, batch)
 
 
-def _fetch(redis: Redis, jobs: Sequence[_Seen]) -> Iterator[tuple[_Seen, Mapping[bytes, bytes]]]:
+def _fetch(redis: Redis, jobs: Sequence[Seen]) -> Iterator[tuple[Seen, Mapping[bytes, bytes]]]:
     with redis.pipeline(transaction=False) as pipeline:
         for seen in jobs:
             pipeline.hgetall(_key("job", seen.raw_id))
@@ -176,7 +178,7 @@ def _result(results: Any) -> tuple[datetime | None, str]:
     return since, text.decode(errors="replace")
 
 
-def _missing(seen: _Seen) -> Cause | None:
+def _missing(seen: Seen) -> Cause | None:
     if seen.size is None:
         return Cause("unreadable", "its key in Redis holds no hash")
     return None if seen.size else Cause("gone", "its data expired, or somebody deleted it")
@@ -191,7 +193,7 @@ def _awaited(redis: Redis, ids: Sequence[bytes]) -> list[bytes]:
         return [job_id for job_id, awaited in zip(odd, pipeline.execute(), strict=True) if awaited]
 
 
-def _oversized(seen: _Seen) -> Cause | None:
+def _oversized(seen: Seen) -> Cause | None:
     if (seen.size or 0) > LARGEST_DATA:
         return Cause("unreadable", f"larger than {LARGEST_DATA >> 20} MiB")
     return None

@@ -114,7 +114,7 @@ def _events(
         elif recorded.waiting and key in recorded.waiting:
             count["waiting"] += 1
         elif recorded.refused and outcome in recorded.refused:
-            refused.append(_refusal(position, recorded.refused[outcome]))
+            refused.append(_refusal(position, outcome, recorded.refused[outcome]))
         elif recorded.left_out and key in recorded.left_out:
             refused.append(Rejected(position, "$", _LEFT_OUT))
         elif key in recorded.inserted and key not in written:
@@ -143,9 +143,12 @@ def _events(
     return {**counts, "failed_by": failed_by, "skipped_by": skipped_by}, rejected, rows
 
 
-def _refusal(position: int, constraint: str) -> Rejected:
+def _refusal(position: int, outcome: Outcome, constraint: str) -> Rejected:
     if parent := _PARENTS.get(constraint):
-        return Rejected(position, f"$.{constraint}", f"there is no such {parent}")
+        which = str(getattr(outcome, constraint))
+        if parent == "user":  # a person
+            which = f"hash {logs.token_hash(which)}"
+        return Rejected(position, f"$.{constraint}", f"there is no such {parent}: {which}")
     return Rejected(position, "$", f"PostgreSQL refuses the row: {constraint}")
 
 

@@ -37,7 +37,8 @@ def record_patiently(
 
     `connect`: opens a connection, or hands on a kept one, for one try. `redis`: where the brake counts, see
     `brake.hold`. `pauses`: goes on after waiting, having said for how many seconds it will.
-    `numbers`: gets those of what was written, and of PostgreSQL's faults, for `counters`. `tell`: see `record`.
+    `numbers`: gets those of what was written, and of PostgreSQL's faults, for `counters`.
+    `tell`: see `record`.
     Raises DatabaseFault for a fault that will not pass by itself.
     """
     # Before the loop: a turn counts once.

@@ -1,54 +1,57 @@
 """What stopped, why, and back to the queue with it: `python -m worker.replay`."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 
-from . import NAME
-from .command import Command, complain, progress, say
-from .extras import extra
+from .. import NAME
+from ..command import Command, complain, progress, say
+from ..extras import extra
 
 with extra("worker"):
-    from .queue.repair import discard, requeue
-    from .servers import tls
+    from ..queue.repair import discard, requeue
+    from ..servers import tls
 
 from redis import Redis, RedisError
 
-from .queue.causes import REASONS
-from .queue.keys import QUEUE
-from .queue.known import unknown_queue
-from .queue.stopped import StoppedJob, lost_jobs, stopped_jobs
-from .servers.redis import BadAddress, client, explain
-from .servers.settings import requires_tls
+from ..queue.causes import REASONS
+from ..queue.keys import QUEUE
+from ..queue.known import unknown_queue
+from ..queue.stopped import StoppedJob, lost_jobs, stopped_jobs
+from ..servers.redis import BadAddress, client, explain
+from ..servers.settings import requires_tls
+from .listing import list_as_json, list_causes, list_each, say_reasons
+from .rejected import export, show
 
 # Jobs a script: some milliseconds of Redis' time.
 _PAGE = 500
-_SHOWN = 20  # jobs
-_SHOWN_REJECTED = 3  # events of a job
+_SHOWN = 20  # causes, or lines
 
 _MEANINGS = "\n".join(f"  {reason:<14}{meaning}" for reason, meaning in REASONS.items())
 
 EPILOG = f"""\
 examples:
-  python -m {NAME}.replay                     list the failed and the quarantined jobs, and why
+  python -m {NAME}.replay                     list what stopped jobs, and how many
   python -m {NAME}.replay --reason database   replay the jobs that failed for this reason
   python -m {NAME}.replay --all --dry-run     say what would be replayed
   python -m {NAME}.replay --all               replay everything
   python -m {NAME}.replay 4f1c ... 9a07 ...   replay these jobs
   python -m {NAME}.replay --discard 4f1c ...  delete this job for good
+  python -m {NAME}.replay --show 4f1c ...     its rejected events, with tokens and people as hashes
+  python -m {NAME}.replay --export bad.jsonl  write all rejected events there, to correct and enqueue them
 
 reasons:
 {_MEANINGS}
 
 Replaying puts jobs back to the end of the queue. It only adds what is missing: what is recorded stays as it
 is. So it asks nothing back, and may be done at any time and again. Rejected events are rejected again, unless
-what they name exists by now.
+what they name exists by now; correct the others in a file of --export, and `python -m {NAME}.enqueue` that.
 
 REDIS_URL as for the worker.
 exit status: 0 done (also with stopped jobs listed), 1 a problem (a job could not be replayed, no such job
@@ -89,7 +92,14 @@ _LEFT = {
     default=_SHOWN,
     show_default=True,
     metavar="N",
-    help="jobs to list",
+    help="causes to list",
+)
+@click.option("--show", multiple=True, metavar="ID", help="this job's rejected events, tokens as hashes")
+@click.option(
+    "--export",
+    type=Path,
+    metavar="FILE",
+    help="write the rejected events of these or all jobs into a new file, to correct them",
 )
 @click.option("--verbose", is_flag=True, help="list every job with every rejected event")
 @click.option("--json", is_flag=True, help="list as JSON, every job with every rejected event")
@@ -107,9 +117,12 @@ def main(**chosen: Any) -> int:
         with closing(redis):
             if problem := unknown_queue(redis, options.queue):
                 return complain(problem)
+            if options.show or options.export:
+                return _look_into(redis, options)
             if options.jobs or options.all or options.reason:
                 return _act(redis, options)
-            return _list(_stopped(redis, options.queue), options)
+            _list(_stopped(redis, options.queue), options)
+            return 0
     except (RedisError, OSError) as error:
         return complain(explain(error))
 
@@ -120,8 +133,14 @@ def _refuse_contradictions(options: SimpleNamespace) -> None:
         raise click.UsageError("job ids, --all and --reason exclude each other")
     if options.discard and not options.jobs:
         raise click.UsageError("--discard takes job ids: what is deleted is deleted one by one")
-    if ways and (options.json or options.verbose):
+    if (ways or options.show or options.export) and (options.json or options.verbose):
         raise click.UsageError("--json and --verbose are for the list of stopped jobs")
+    if (options.show or options.export) and (set(ways) - {"jobs"} or options.discard or options.dry_run):
+        raise click.UsageError("--show and --export replay nothing: give them job ids at most")
+    if options.show and (options.export or options.jobs):
+        raise click.UsageError("--show takes one id, and may be repeated; --export is another thing to do")
+    if options.export == Path("-"):
+        raise click.UsageError("--export takes a file: what is exported holds device tokens")
     if options.dry_run and not ways:
         raise click.UsageError("--dry-run of what? Give job ids, --all or --reason")
 
@@ -131,53 +150,23 @@ def _stopped(redis: Redis, queue: str, *, count_events: bool = True) -> Iterator
     yield from lost_jobs(redis, queue, count_events=count_events)
 
 
-# --- list --------------------------------------------------------------------------------------------------
-
-
-def _list(stopped: Iterable[StoppedJob], options: SimpleNamespace) -> int:
-    count: Counter[str] = Counter()
-    shown: list[StoppedJob] = []
-    for job in stopped:
-        count[job.reason] += 1
-        if options.json or options.verbose or len(shown) < options.limit:
-            shown.append(job)
+def _list(stopped: Iterable[StoppedJob], options: SimpleNamespace) -> None:
     if options.json:
-        reasons = {reason: count[reason] for reason in REASONS if count[reason]}
-        say(
-            json.dumps({"stopped": count.total(), "reasons": reasons, "jobs": [_plain(job) for job in shown]})
-        )
-        return 0
-    say(f"stopped jobs: {count.total():,}")
-    if not count:
-        return 0
-    _say_reasons(count)
-    for job in shown:
-        _show(job, None if options.verbose else _SHOWN_REJECTED)
-    if rest := count.total() - len(shown):
-        say(f"\nand {rest:,} more: --verbose shows all, --limit N shows N")
-    say(f"\nreplay: python -m {NAME}.replay --all, or --reason REASON, or job ids")
-    return 0
+        list_as_json(stopped)
+    elif options.verbose:
+        list_each(stopped)
+    else:
+        list_causes(stopped, options.limit)
 
 
-def _say_reasons(count: Counter[str]) -> None:
-    for reason, meaning in REASONS.items():
-        if count[reason]:
-            say(f"  {reason:<14}{count[reason]:>8,}  {meaning}")
-
-
-def _show(job: StoppedJob, most: int | None) -> None:
-    since = f"{job.since:%Y-%m-%d %H:%M:%S}Z" if job.since else job.state
-    events = "" if job.events is None else f"{job.events:,} events"
-    say(f"\n{job.job_id:.100}  {since}  {job.reason}  {events}".rstrip())
-    say(f"  {job.why}")
-    for line in job.rejected[:most]:
-        say(f"    {line}")
-    if most is not None and len(job.rejected) > most:
-        say(f"    and {len(job.rejected) - most:,} more")
-
-
-def _plain(job: StoppedJob) -> dict[str, Any]:
-    return {**job._asdict(), "since": job.since and job.since.isoformat()}
+def _look_into(redis: Redis, options: SimpleNamespace) -> int:
+    """Show or export the rejected events of the jobs that are meant, or of all."""
+    options.jobs = options.show or options.jobs
+    if not options.jobs:
+        options.reason = ("rejected",)
+    chosen, unknown = _choose(_stopped(redis, options.queue, count_events=bool(options.show)), options)
+    status = show(redis, chosen) if options.show else export(redis, chosen, options.export, options.limit)
+    return _tell_unknown(unknown) or status
 
 
 # --- replay and discard ------------------------------------------------------------------------------------
@@ -190,16 +179,21 @@ def _act(redis: Redis, options: SimpleNamespace) -> int:
     left = [(job, job.why) for job in hopeless]
     if options.dry_run:
         say(f"would be {'deleted' if options.discard else 'replayed'}: {len(able):,}")
-        _say_reasons(Counter(job.reason for job in able))
+        say_reasons(Counter(job.reason for job in able))
     else:
         left += _run(redis, discard if options.discard else requeue, able, options.queue)
     for job, why in left[: options.limit]:
         complain(f"left where it is: {job.job_id}: {why}")
     if len(left) > options.limit:
         complain(f"left where they are: {len(left) - options.limit:,} more jobs")
-    for job_id in unknown:
-        complain(f"no stopped job has this id: {job_id}")
-    return 1 if left or unknown else 0
+    return _tell_unknown(unknown) or int(bool(left))
+
+
+def _tell_unknown(job_ids: Iterable[str]) -> int:
+    status = 0
+    for job_id in job_ids:
+        status = complain(f"no stopped job has this id: {job_id}")
+    return status
 
 
 def _choose(stopped: Iterable[StoppedJob], options: SimpleNamespace) -> tuple[list[StoppedJob], list[str]]:
