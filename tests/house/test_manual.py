@@ -274,6 +274,13 @@ def test_pins_are_exact_and_meet_the_declared_ranges() -> None:
     assert names - {"notiflog"} <= set(pins)
 
 
+def test_every_extra_for_users_stands_in_the_installation() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    ours = {"test", "bench", "dev", "docs", "publish"}
+    shown = re.findall(r"^\| `(\w+)` \|", section("Install"), re.MULTILINE)
+    assert set(shown) == set(extras) - ours
+
+
 # --- what apps use ----------------------------------------------------------------------------------------
 
 
