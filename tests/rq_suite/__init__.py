@@ -1,0 +1,1 @@
+"""RQ's own tests, with the draining worker in the place of RQ's."""
