@@ -159,6 +159,10 @@ def test_commands_that_stop_nothing_say_so(redis: Redis, queue: Queue, app: samp
     worker = start("--name", "one")
     until(lambda: statuses([job]) == ["finished"])
     redis.hset(job.key, "worker_name", "one")
-    send_stop_job_command(redis, job.id)
-    send_kill_horse_command(redis, "one")
-    until(lambda: "stop-job is ignored" in worker.output and "there is no horse to kill" in worker.output)
+
+    def said() -> bool:  # what is published is heard by those who listen at that moment
+        send_stop_job_command(redis, job.id)
+        send_kill_horse_command(redis, "one")
+        return "stop-job is ignored" in worker.output and "there is no horse to kill" in worker.output
+
+    until(said)

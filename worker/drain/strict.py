@@ -110,6 +110,23 @@ def limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limits[1]))
 
 
+def require_threads(n: int) -> None:
+    """End the worker where it could not start its threads: it would end in the middle of something."""
+    enough = threading.Event()
+    started = []
+    try:
+        for _ in range(n):
+            started.append(threading.Thread(target=enough.wait))
+            started[-1].start()
+    except (RuntimeError, MemoryError):
+        raise SystemExit(
+            f"No more than {len(started) - 1} threads can be started here, a worker needs {n}: raise the "
+            "limits of memory and processes (`ulimit -v`, `ulimit -u`, or the container's)."
+        ) from None
+    finally:
+        enough.set()
+
+
 @contextmanager
 def reasons_logged() -> Iterator[None]:
     """Have a worker that ends for a reason (SystemExit with a text) log it, and end with status 1."""

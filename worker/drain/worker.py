@@ -31,6 +31,7 @@ from ..servers.settings import settings
 from . import scheduler, strict, turn
 from .claimed import Turn
 from .claims import TURN_JOBS, Claims, Timing
+from .following import follow_primary
 from .in_hand import InHand
 from .ordinary import Ordinary, OrdinaryPath
 from .patience import Patience
@@ -45,6 +46,12 @@ _GC_THRESHOLD = 200_000
 
 # How long the queue is left alone, in seconds, when it is empty and something is in flight.
 _MOMENT = 0.1
+
+# For log lines, the watch, RQ's commands and the lease of a job on RQ's ordinary path.
+_OTHER_THREADS = 4
+
+# What is made when it is first used, anew for each `work`.
+_PARTS = ("_patience", "_pulse", "_claims", "_writers", "_path", "_hand")
 
 # Where RQ's worker takes its connection among the arguments after the queues.
 _POSITION_OF_CONNECTION = 3
@@ -93,7 +100,7 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         self._last_writes = self.timing.last_writes
         self._ended_well = False
         self._fault: postgres.DatabaseFault | None = None
-        for part in ("_patience", "_pulse", "_claims", "_writers", "_path", "_hand"):
+        for part in _PARTS:
             self.__dict__.pop(part, None)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
@@ -101,11 +108,15 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         logs.setup()
+        strict.limit_memory()
         sentry.setup(wait=False)
         strict.refuse_to_lose(self.connection)
-        strict.limit_memory()
+        strict.require_threads(settings().connections + _OTHER_THREADS)
+        follow_primary(self.connection)
         self.connection.set_retry(self._patience)
         mend(self.connection, shared_kinds(self.queues[0].name))
+        for part in _PARTS:
+            getattr(self, part)  # before another thread asks for it
         try:
             super().bootstrap(*args, **kwargs)
         except ValueError:

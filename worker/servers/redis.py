@@ -7,6 +7,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from .redis_faults import judge
+from .sentinel import BadSetting, primary, settings_module
 
 #: Seconds to wait for Redis.
 PATIENCE = 5.0
@@ -58,14 +59,24 @@ def unusable(pool: ConnectionPool) -> str | None:
 def client(environ: Mapping[str, str], *, retries: int = 0) -> Redis:
     """A client of the Redis that RQ's commands would use; gives up soon. Raises BadAddress.
 
-    `retries`: how often a command is tried again when the connection is lost or silent.
+    That is the one of RQ_REDIS_URL, or of RQ_CONFIG's module (its REDIS_URL, or the primary of its SENTINEL),
+    or of REDIS_URL. `retries`: how often a command is tried again when the connection is lost or silent.
     """
-    return Redis.from_url(
-        address(environ),
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
-        retry=Retry(ExponentialBackoff(), retries),
-    )
+    limits = {
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE,
+        "retry": Retry(ExponentialBackoff(), retries),
+    }
+    if not environ.get("RQ_REDIS_URL"):
+        try:
+            chosen = settings_module(environ)
+            if url := chosen.get("REDIS_URL"):
+                environ = {**environ, "REDIS_URL": url}
+            elif sentinel := chosen.get("SENTINEL"):
+                return primary(sentinel, limits)
+        except BadSetting as error:
+            raise BadAddress(str(error)) from None
+    return Redis.from_url(address(environ), **limits)
 
 
 def impatient(redis: Redis) -> Redis:

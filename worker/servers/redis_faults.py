@@ -46,6 +46,11 @@ ANSWERS = {
     r"MASTERDOWN|MasterDownError": RedisFault(
         True, "it is a replica that has lost its primary", "lead REDIS_URL to the primary"
     ),
+    r"MasterNotFoundError": RedisFault(
+        True,
+        "no Sentinel knows a primary of that name that is up",
+        "a failover passes by itself; else check INSTANCES and MASTER_NAME in SENTINEL, and the Sentinels",
+    ),
     r"max number of clients": RedisFault(
         True, "it takes no more clients", "raise maxclients, or start fewer workers"
     ),

@@ -8,12 +8,10 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from redis import ConnectionPool
-
 from . import addresses, tls
 from .addresses import own_address
 from .names import misspelt
-from .redis import BadAddress, address
+from .redis import BadAddress, client
 from .tokens import CHANNELS, TokenTable, read_token_tables
 
 
@@ -132,7 +130,7 @@ def _redis_problems(environ: Mapping[str, str]) -> list[str]:
     if not requires_tls(environ):
         return []
     try:
-        gap = tls.unverified_redis(ConnectionPool.from_url(address(environ)))
+        gap = tls.unverified_redis(client(environ).connection_pool)
     except BadAddress:
         gap = "cannot be parsed"
     return [f"REDIS_URL {gap}, and NOTIFLOG_REQUIRE_TLS is set: {tls.VERIFY_REDIS}"] if gap else []
