@@ -121,7 +121,7 @@ def test_after_kills_it_reads_no_fewer_than_the_rows_and_at_most_a_turn_more_for
         until(partial(lambda n: rows(connection) > n, before))
         worker.send(signal.SIGKILL)
         worker.wait()
-    redis.delete(LEASES)  # nobody waits for them to end
+        redis.delete(LEASES)  # nobody waits for them to end
     last = start()
     until(lambda: idle(queue), 60)
     last.process.terminate()
