@@ -143,6 +143,7 @@ def left(
         directory: Path = tmp_path_factory.mktemp("contract")
         worker_class = "worker.drain.DrainWorker" if kind == "draining" else "rq.worker." + kind
         environment = {"DATABASE_URL": database, "REDIS_URL": valkey_url, "RQ_WORKER_CLASS": worker_class}
+        environment["RQ_CONFIG"] = "worker.rqconfig"  # or a stock worker would leave a key about its lines
         rq = Path(sys.executable).with_name("rq")
         with (directory / "log").open("wb") as log:
             subprocess.run(

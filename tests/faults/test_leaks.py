@@ -247,7 +247,9 @@ def rejected(app: sample.App) -> list[Any]:
         events.append({**event(app, "wrong"), MARK: value})
         events.append(event(app, "wrong", results=[make.result(MARK, **{MARK: value})]))
     events += [MARK, [MARK], {MARK: MARK}, {1: MARK}, MARK.encode(), None]
-    events += [event(app, "orphan-" + parent, **{parent: MARKED_ID}) for parent in EVENT_FIELDS[:3]]
+    events.append(event(app, "orphan", peer_mentor_id=MARKED_ID))
+    # Of chapters and rules the line says which one is missing.
+    events += [event(app, "orphan-" + parent, **{parent: make.stranger()}) for parent in EVENT_FIELDS[1:3]]
     return events
 
 
@@ -543,6 +545,9 @@ def test_addresses_of_a_command(
         "REDIS_URL": valkey_url.replace("unix://", "unix://:right@"),
     }
     monkeypatch.setattr("time.sleep", lambda _: None)
+    # `metrics` would never end, and listens to signals.
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda *_, **__: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(account), **good}
     for variable, value in (environment | address(name, with_passwords, valkey_url)).items():
