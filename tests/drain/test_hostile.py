@@ -233,12 +233,11 @@ def test_a_bad_scheduled_job_keeps_no_burst_from_the_good_ones(
 def test_a_bad_scheduled_job_does_not_end_the_scheduler(
     redis: Redis, queue: Queue, app: sample.App, start: Start
 ) -> None:
+    job = scheduled(redis, queue, app)  # before there is a scheduler, which would take them one by one
     worker = start("--with-scheduler")
-    until(lambda: redis.get("rq:scheduler-lock:notiflog"))
-    job = scheduled(redis, queue, app)
-    until(lambda: statuses([job]) == ["finished"])
+    until(lambda: statuses([job]) == ["finished"], 60)
     again = queue.enqueue_in(timedelta(seconds=0), JOB, [make.event(app, 1)])
-    until(lambda: statuses([again]) == ["finished"])
+    until(lambda: statuses([again]) == ["finished"], 60)
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert "Traceback" not in worker.output

@@ -138,7 +138,7 @@ def finish(redis: Redis, workers: Sequence[Started]) -> dict[str, int]:
         worker.send(signal.SIGTERM)
     assert [worker.wait() for worker in workers] == [0] * len(workers)
     lines = [line for worker in workers for line in worker.logged("outcomes_recorded")]
-    names = ("events", "delivered", "failed", "skipped", "retrying", "duplicates", "rejected")
+    names = ("events", "delivered", "failed", "skipped", "retrying", "duplicates", "rejected", "refused")
     return {name: sum(line[name] for line in lines) for name in names}
 
 
@@ -163,6 +163,7 @@ def test_workers_with_overlapping_keys_and_tokens_never_deadlock(
         payloads = enqueue(redis, app, connection, jobs)
         until(lambda: waiting_writers(connection) == KINDS[kind].writers)
     told = finish(redis, workers)
+    refused = told.pop("refused")  # another worker had them locked for longer than tokens are waited for
     keys = {event["idempotency_key"] for events in payloads.values() for event in events}
     assert (redis.zcard(FINISHED), redis.zcard(FAILED), deadlocks(connection)) == (jobs, 0, 0)
     assert told == {
@@ -173,7 +174,8 @@ def test_workers_with_overlapping_keys_and_tokens_never_deadlock(
     }
     assert rows(connection) == len(keys)
     dead = {int(key.removeprefix("key-")) for key in keys if int(key.removeprefix("key-")) % 3 == 0}
-    assert (tokens(connection, "dead"), tokens(connection, "alive")) == (KEYS - len(dead), KEYS)
+    assert KEYS - len(dead) <= tokens(connection, "dead") <= KEYS - len(dead) + refused
+    assert tokens(connection, "alive") == KEYS
 
 
 LOCK = "lock table public.follow_up_notification_log in exclusive mode"
@@ -235,7 +237,7 @@ def test_parents_deleted_meanwhile_reject_their_events_only(
     (taken,) = connection.execute("select count(*) from public.taken_along").fetchone() or (0,)
     assert taken > 0
     assert told["delivered"] + told["failed"] + told["skipped"] == len(kept) + taken
-    assert sum(told.values()) == 2 * told["events"] == 2 * len(payloads) * EVENTS
+    assert sum(told.values()) - told["refused"] == 2 * told["events"] == 2 * len(payloads) * EVENTS
 
     rejected = [
         payloads[job_id][position]
