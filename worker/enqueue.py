@@ -25,7 +25,6 @@ from .events import Channel, Rejected, decode_all
 from .queue.keys import JOB as JOB
 from .queue.keys import QUEUE as QUEUE
 from .queue.keys import RETRIES as RETRIES
-from .servers.redis import BadAddress, client, explain
 
 #: Events a job: FCM's largest batch, and what one bulk statement records at its best.
 EVENTS_PER_JOB = 500
@@ -219,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import click  # not on a scheduler's path
 
     from .command import Command, complain, count, say
+    from .servers.redis import BadAddress, client, explain
 
     @click.command("enqueue", cls=Command, epilog=_EPILOG)
     @click.argument("file", type=click.File("rb"))
