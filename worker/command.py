@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from . import NAME
+from .loading import ready
 
 #: Seconds between two lines of progress where there is no bar.
 EVERY = 5.0
@@ -43,6 +46,7 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
     """Run a command under the name `program`; returns its exit status, see Command."""
     _prepare()
     try:
+        ready()
         with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
             return int(command.invoke(context) or 0)
     except click.exceptions.Exit as done:
@@ -79,6 +83,12 @@ def say(text: str = "") -> None:
     except OSError as error:
         _silence(sys.stdout)
         raise _Unwritable(_UNWRITABLE.format(error.strerror)) from None
+
+
+def flow(text: str, start: str = "") -> None:
+    """Write prose behind `start`: on a terminal its lines break between words, and begin under the first."""
+    for line in _lines(text, start, sys.stdout):
+        say(line)
 
 
 def complain(message: str, status: int = 1) -> int:
@@ -129,8 +139,25 @@ def _silence(stream: TextIO) -> None:
 
 
 def _complain(name: str | None, message: str, status: int = 1) -> int:
-    _tell(f"{name or NAME}: {message}")
+    _tell("\n".join(_lines(message, f"{name or NAME}: ", sys.stderr)))
     return status
+
+
+def _lines(text: str, start: str, stream: TextIO) -> list[str]:
+    """Lines no longer than a terminal's; elsewhere it is one line, for those who search."""
+    if not stream.isatty():
+        return [start + text]
+    width = shutil.get_terminal_size().columns
+    column = len(click.unstyle(start))
+    first, *others = textwrap.wrap(
+        text,
+        width,
+        initial_indent=" " * column,
+        subsequent_indent=" " * min(column, width // 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+    return [start + first[column:], *others]
 
 
 def _tell(line: str) -> None:

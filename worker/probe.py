@@ -12,7 +12,7 @@ import click
 from redis import RedisError
 
 from . import NAME
-from .command import Command, complain, say
+from .command import Command, complain, count, say
 from .queue.keys import QUEUE
 from .queue.workers import listening
 from .servers.redis import BadAddress, client, explain
@@ -49,8 +49,9 @@ def main(*, queue: str, max_age: float) -> int:
         if worker.fresh and worker.age is not None and worker.age <= max_age:
             say(f"{worker.name}: heartbeat {worker.age:.0f} s ago")
             return 0
-    late = "the heartbeat of every one is late" if here else "no other host counts"
-    return complain(f"{len(here)} workers of this host listen on {queue}; {late}")
+    if not here:
+        return complain(f"no worker of this host listens on {queue}; no other host counts")
+    return complain(f"the heartbeat of {count(len(here), 'worker')} of this host on {queue} is late")
 
 
 if __name__ == "__main__":

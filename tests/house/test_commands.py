@@ -36,11 +36,12 @@ def environment(database: str, valkey_url: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "DATABASE_URL": database, "REDIS_URL": valkey_url}
 
 
-def shell(line: str, environment: dict[str, str]) -> Done:
+def shell(line: str, environment: dict[str, str], cwd: Path | None = None) -> Done:
     """A line of Bash, with the status of the first of its commands that fails."""
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", line],  # noqa: S607
         env=environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -116,6 +117,13 @@ def test_where_the_encoding_lacks_characters_the_answer_is_as_good(
     assert done.returncode == usual.returncode
     assert "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) == len(usual.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+@pytest.mark.usefixtures("redis")
+def test_in_a_folder_where_nobody_may_write_it_answers(name: str, environment: dict[str, str]) -> None:
+    done = shell(line(name), environment, Path("/proc"))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
@@ -204,3 +212,28 @@ def test_a_mistyped_worker_class_is_one_sentence() -> None:
     done = shell(f"{rq} worker notiflog", {"PATH": os.environ["PATH"], **environment})
     assert done.returncode == 1
     assert done.stderr == "RQ_WORKER_CLASS names no worker: did you mean worker.drain.DrainWorker?\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_interrupted_while_its_modules_load_it_says_so_in_one_line(name: str, tmp_path: Path) -> None:
+    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    (tmp_path / "click.py").write_text(interrupting)  # every command needs it, and early
+    done = shell(line(name), {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{name}: interrupted\n")
+
+
+def test_so_it_is_with_the_installed_command(tmp_path: Path) -> None:
+    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    (tmp_path / "click.py").write_text(interrupting)
+    command = Path(sys.executable).with_name("notiflog")
+    done = shell(f"{command} check", {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (1, "notiflog: interrupted\n")
+
+
+def test_an_app_that_uses_the_package_keeps_its_own_ctrl_c(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "__init__.py").write_text("import worker.events")
+    (app / "__main__.py").write_text("import signal; print(signal.getsignal(signal.SIGINT).__name__)")
+    done = shell(f"{sys.executable} -m app", {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
+    assert (done.stdout, done.stderr) == ("default_int_handler\n", "")

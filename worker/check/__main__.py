@@ -1,6 +1,8 @@
 """The command `python -m worker.check`: its options, its text and its status."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -8,16 +10,19 @@ from itertools import groupby
 import click
 
 from .. import NAME
-from ..command import Command, count, say
+from ..command import Command, count, flow, say
 from ..extras import extra
 from ..queue.keys import QUEUE
-from ..servers.finding import Finding
+from ..servers.finding import Finding, Level
 
 with extra("worker"):
     from .look import look, subject
 
 
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+# Columns of a terminal below which a finding's words stand under its name, not beside it.
+_NARROW = 80
 
 EPILOG = f"""\
 examples:
@@ -48,18 +53,32 @@ def main(*, queue: str, as_json: bool) -> int:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    fancy = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    terminal = sys.stdout.isatty()
+    fancy = terminal and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     marks = _MARKS if fancy else {level: level for level in _MARKS}
-    mark_width = max(map(len, marks.values()))
-    width = max(len(_thing(finding)) for finding in findings)
+    width = max(map(len, marks.values()))
+    beside = not terminal or shutil.get_terminal_size().columns >= _NARROW
+    names = max(len(_thing(finding)) for finding in findings) + 2 if beside else 0
+    indent = " " * (width + names + 4)
     for about, members in groupby(findings, subject):
         say(about)
         for finding in members:
-            say(f"  {marks[finding.level]:<{mark_width}}  {_thing(finding):<{width}}  {finding.text}")
+            mark = _coloured(f"{marks[finding.level]:<{width}}", finding.level)
+            head = f"  {mark}  {_thing(finding):<{names}}"
+            if beside:
+                flow(finding.text, head)
+            else:
+                say(head)
+                flow(finding.text, indent)
             if finding.remedy:
-                say(f"  {'':<{mark_width}}  {'':<{width}}  -> {finding.remedy}")
+                flow(finding.remedy, f"{indent}-> ")
     levels = [finding.level for finding in findings]
     say(", ".join(count(levels.count(level), level) for level in ("problem", "warning")))
+
+
+def _coloured(mark: str, level: Level) -> str:
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return mark if plain else click.style(mark, fg=_COLOURS[level], bold=True)
 
 
 def _thing(finding: Finding) -> str:

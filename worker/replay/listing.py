@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .. import NAME
-from ..command import count, say
+from ..command import count, flow, say
 from ..queue.causes import REASONS
 from ..queue.groups import Group, group
 from ..queue.stopped import StoppedJob
@@ -60,9 +60,9 @@ def say_job(job: StoppedJob, *, lines: bool = True) -> None:
     """One job; `lines`: with its rejected events."""
     since = f"{job.since:%Y-%m-%d %H:%M:%S}Z" if job.since else job.state
     say(f"\n{job.job_id:.100}  {since}  {job.reason}  {_events(job.events)}".rstrip())
-    say(f"  {job.why}")
+    flow(job.why, "  ")
     for line in job.rejected if lines else ():
-        say(f"    {line}")
+        flow(line, "    ")
 
 
 def _say_group(one: Group) -> None:
@@ -72,11 +72,11 @@ def _say_group(one: Group) -> None:
         since, events = _period(one) or one.sample.state, _events(one.events or None)
         say(f"\n{one.jobs:,} jobs  {since}  {one.sample.reason}  {events}".rstrip())
         if not one.problems:
-            say(f"  {one.sample.why}")
+            flow(one.sample.why, "  ")
     _say_problems(one)
     if one.jobs > 1:
         more = f" and {one.jobs - len(one.ids):,} more" if one.jobs > len(one.ids) else ""
-        say(f"  jobs {', '.join(f'{job_id:.100}' for job_id in one.ids)}{more}")
+        flow(f"{', '.join(f'{job_id:.100}' for job_id in one.ids)}{more}", "  jobs ")
 
 
 def _period(one: Group) -> str | None:
@@ -94,7 +94,7 @@ def _say_problems(one: Group) -> None:
         lines = [f"{_events(n)}: {problem}" for problem, n in worst]
         rest = one.problems.total() - sum(n for _, n in worst)
     for line in lines:
-        say(f"    {line}")
+        flow(line, "    ")
     if rest > 0:
         say(f"    and {rest:,} more")
 
