@@ -77,7 +77,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _coloured(mark: str, level: Level) -> str:
-    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = os.environ.get("NO_COLOR") or not sys.stdout.isatty()
     return mark if plain else click.style(mark, fg=_COLOURS[level], bold=True)
 
 
