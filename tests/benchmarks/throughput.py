@@ -30,11 +30,19 @@ from tests.benchmarks import peers
 from worker import events
 from worker.demo import sample, sandbox
 from worker.judge import classify
-from worker.record import rows as statements
 from worker.servers.migrations import apply, pending
 
 JOB = "worker.jobs.record_outcomes"
 BIN = Path(sys.executable).parent
+#: What one would write first.
+RAW = """
+insert into public.follow_up_notification_log
+       (peer_mentor_id, chapter_id, scenario_rule_id, delivered_at, delivery_channel, idempotency_key, status)
+select * from unnest(
+  %b::uuid[], %b::uuid[], %b::uuid[], %b::timestamptz[], %b::text[], %b::text[], %b::text[])
+on conflict (idempotency_key) do nothing
+returning idempotency_key
+"""
 #: With fewer the limit would be measured in too short a time.
 LEAST_RAW_ROWS = 20_000
 
@@ -121,11 +129,23 @@ def raw(bench: Bench, rows: int) -> float:
     batches = []
     for start in range(0, rows, 500):
         part = sorted(outcomes[start : start + 500], key=lambda outcome: outcome.idempotency_key)
-        batches.append(statements.columns(part))
+        batches.append([list(column) for column in zip(*map(_row, part), strict=True)])
     bench.begin()
     for batch in batches:
-        bench.database.execute(statements.INSERT_OUTCOMES, batch)
+        bench.database.execute(RAW, batch)
     return bench.rate()
+
+
+def _row(outcome: classify.Outcome) -> tuple[Any, ...]:
+    return (
+        outcome.peer_mentor_id,
+        outcome.chapter_id,
+        outcome.scenario_rule_id,
+        outcome.delivered_at,
+        outcome.delivery_channel,
+        outcome.idempotency_key,
+        outcome.status,
+    )
 
 
 def rq(

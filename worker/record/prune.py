@@ -4,7 +4,7 @@ A token is deleted, or its row marked, if a device last registered it before its
 of one kind lock rows in the same order, since the notices are sorted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from ..judge.classify import StaleToken, identity
+from ..servers.postgres import Answer
 from ..servers.token_shape import Column, Shape, identifier, registration_time
 from ..servers.tokens import TokenTable
 
@@ -86,7 +87,7 @@ class Token(NamedTuple):
     read_at: datetime
 
 
-def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleToken]) -> Pruned:
+def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleToken]) -> Answer[Pruned]:
     """Prune what the notices prove dead, in a transaction of the caller's. Raises psycopg.Error."""
     latest: dict[str, datetime] = {}
     spelled: dict[str, set[str]] = {}
@@ -100,9 +101,15 @@ def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleT
         for spelling in tokens | _spellings(same)
     )
     arrays = [list(column) for column in zip(*lines, strict=True)] or [[], [], []]
-    statement = _compose(PRUNE, shape)
+    cursor = connection.execute(_compose(PRUNE, shape), arrays)
+    return Answer([cursor], lambda: _became(cursor, notices, spelled))
+
+
+def _became(
+    rows: Iterable[tuple[str, str]], notices: Sequence[StaleToken], spelled: Mapping[str, set[str]]
+) -> Pruned:
     found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "early": set(), "marked": set()}
-    for same, became in connection.execute(statement, arrays):
+    for same, became in rows:
         found[became] |= spelled[same]
     # The table is read as it was before: what is pruned now stands there, too.
     kept = found["kept"] - found["pruned"]

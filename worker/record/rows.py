@@ -10,14 +10,17 @@ from uuid import UUID
 import psycopg
 
 from ..judge.classify import Outcome
+from ..servers.postgres import Answer
+from . import arrays
 from .isolation import is_of_items, is_wait, isolate
 
 #: Insert outcomes, skipping keys that exist; returns the keys that are new.
 INSERT_OUTCOMES = """
 insert into public.follow_up_notification_log
-       (peer_mentor_id, chapter_id, scenario_rule_id, delivered_at, delivery_channel, idempotency_key, status)
+       (log_id, peer_mentor_id, chapter_id, scenario_rule_id,
+        delivered_at, delivery_channel, idempotency_key, status)
 select * from unnest(
-  %b::uuid[], %b::uuid[], %b::uuid[], %b::timestamptz[], %b::text[], %b::text[], %b::text[])
+  %b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::timestamptz[], %b::text[], %b::text[], %b::text[])
 on conflict (idempotency_key) do nothing
 returning idempotency_key
 """
@@ -35,23 +38,23 @@ _PATIENCE = 10.0
 _LOCKED = re.compile(r'in relation "([^"]{1,63})"')
 
 
-def insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> frozenset[str]:
-    """Insert rows of different keys, in the order of their keys; returns the keys that are new."""
-    if not rows:
-        return frozenset()
-    return frozenset([key for (key,) in connection.execute(INSERT_OUTCOMES, columns(rows)).fetchall()])
+def insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> Answer[frozenset[str]]:
+    """Insert rows of different keys, in the order of their keys; the answer: the keys that are new."""
+    cursor = connection.execute(INSERT_OUTCOMES, columns(rows))
+    return Answer([cursor], lambda: frozenset([key for (key,) in cursor.fetchall()]))
 
 
-def columns(rows: Sequence[Outcome]) -> list[list[Any]]:
+def columns(rows: Sequence[Outcome]) -> list[Any]:
     """The parameters of INSERT_OUTCOMES."""
     return [
-        [row.peer_mentor_id for row in rows],
-        [row.chapter_id for row in rows],
-        [row.scenario_rule_id for row in rows],
+        arrays.of_new_ids(len(rows)),
+        arrays.of_uuids([row.peer_mentor_id for row in rows]),
+        arrays.of_uuids([row.chapter_id for row in rows]),
+        arrays.of_uuids([row.scenario_rule_id for row in rows]),
         [row.delivered_at for row in rows],
-        [row.delivery_channel for row in rows],
-        [row.idempotency_key for row in rows],
-        [row.status for row in rows],
+        arrays.of_words([row.delivery_channel for row in rows]),
+        arrays.of_texts([row.idempotency_key for row in rows]),
+        arrays.of_words([row.status for row in rows]),
     ]
 
 
@@ -97,7 +100,7 @@ class IsolatedRows:
 
     def _attempt(self, rows: Sequence[Outcome]) -> None:
         with self._connection.transaction():  # a savepoint
-            self.inserted |= insert(self._connection, rows)
+            self.inserted |= insert(self._connection, rows).read()
 
     def _refuse(self, row: Outcome, error: psycopg.Error) -> None:
         if error.sqlstate == "57014":

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import psycopg
+from psycopg import errors
 
 from ..judge.classify import Outcome, StaleToken, Status
 from ..servers import postgres
+from ..servers.postgres import Answer
 from .isolation import is_wait
 from .prune import Pruned
 from .rows import IsolatedRows, first_of_each_key, insert
@@ -51,25 +53,28 @@ def write(
     """
     rows, again = first_of_each_key(outcomes)
     if tokens.may_go_with_rows(connection, stale):
-        pruning = False
+        inserting: Answer[frozenset[str]] | None = None
+        pruning: Answer[Pruned] | None = None
         try:
-            with postgres.transaction(connection):
-                inserted = insert(connection, rows)
-                known = _known(connection, rows, inserted)
-                pruning = True
-                pruned = tokens.prune(connection, stale) if stale else Pruned()
-            return _recorded(rows, inserted, known, pruned)
+            with postgres.at_once(connection):
+                inserting = insert(connection, rows) if rows else None
+                pruning = tokens.prune(connection, stale) if stale else None
         except psycopg.Error as error:
-            waited = is_wait(error) or (pruning and error.sqlstate == "55P03")
+            of_tokens = pruning is not None and (inserting is None or inserting.is_good)
+            waited = is_wait(error) or (of_tokens and error.sqlstate == "55P03")
             if connection.closed or (postgres.is_transient(error) and not waited):
                 raise
-            if pruning:
+            if of_tokens:
                 tokens.refused_with_rows(stale)
+        else:
+            inserted = inserting.read() if inserting else frozenset()
+            known = _known(connection, rows, inserted)
+            return _recorded(rows, inserted, known, _pruned(connection, tokens, pruning, stale))
     with postgres.transaction(connection):
         isolated = IsolatedRows(connection)
         isolated.insert(rows, again)
-        inserted = frozenset(isolated.inserted)
-        known = _known(connection, rows, inserted)
+    inserted = frozenset(isolated.inserted)
+    known = _known(connection, rows, inserted)
     pruned = tokens.prune_apart(connection, stale) if stale else Pruned()
     return _recorded(rows, inserted, known, pruned, isolated)
 
@@ -80,7 +85,25 @@ def _known(
     if len(inserted) == len(rows):
         return {}
     others = [row.idempotency_key for row in rows if row.idempotency_key not in inserted]
-    return dict(connection.execute(SELECT_STATUSES, [others]).fetchall())
+    with postgres.at_once(connection):
+        cursor = connection.execute(SELECT_STATUSES, [others])
+    return dict(cursor.fetchall())
+
+
+def _pruned(
+    connection: psycopg.Connection,
+    tokens: Tokens,
+    pruning: Answer[Pruned] | None,
+    stale: Sequence[StaleToken],
+) -> Pruned:
+    """What became of the tokens that were pruned together with rows."""
+    if pruning is None:
+        return Pruned()
+    try:
+        return pruning.read()
+    except errors.InsufficientPrivilege:
+        tokens.refused_with_rows(stale)
+        return tokens.prune_apart(connection, stale)
 
 
 def _recorded(

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 import psycopg
@@ -20,6 +22,7 @@ from .. import NAME, logs
 from ..events import Channel
 from ..judge.classify import StaleToken
 from ..servers import postgres
+from ..servers.postgres import Answer
 from ..servers.privileges import missing_privileges
 from ..servers.settings import Settings
 from ..servers.token_shape import Shape, usable_shape
@@ -123,12 +126,14 @@ class Tokens:
                 return False
         return True
 
-    def prune(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> Pruned:
-        """Prune all in a transaction of the caller's, or raise psycopg.Error."""
-        done = Pruned()
-        for table, mine in self._by_table(notices).items():
-            done |= self._prune(connection, table, mine)
-        return done
+    def prune(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> Answer[Pruned]:
+        """Prune all in a transaction of the caller's, or raise psycopg.Error.
+
+        Reading the answer may ask PostgreSQL more, and raise, too.
+        """
+        parts = [self._prune(connection, table, mine) for table, mine in self._by_table(notices).items()]
+        cursors = [cursor for part in parts for cursor in part.cursors]
+        return Answer(cursors, lambda: reduce(or_, [part.read() for part in parts], Pruned()))
 
     def prune_apart(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> Pruned:
         """Prune what PostgreSQL lets go, in transactions of their own; never raises what it says."""
@@ -181,17 +186,22 @@ class Tokens:
 
     def _prune(
         self, connection: psycopg.Connection, table: TokenTable, notices: Sequence[StaleToken]
-    ) -> Pruned:
+    ) -> Answer[Pruned]:
         shape = self._shapes[table]
-        done = prune(connection, shape, notices)
-        # A delete without a policy removes nothing and says nothing: have it raise what others raise.
-        if (
-            not done.pruned
-            and hides_rows(connection, shape)
-            and missing_privileges(connection, [shape.table])
-        ):
-            raise errors.InsufficientPrivilege("row level security hides tokens")
-        return done
+        answer = prune(connection, shape, notices)
+
+        def read() -> Pruned:
+            done = answer.read()
+            # A delete without a policy removes nothing and says nothing: have it raise what others raise.
+            if (
+                not done.pruned
+                and hides_rows(connection, shape)
+                and missing_privileges(connection, [shape.table])
+            ):
+                raise errors.InsufficientPrivilege("row level security hides tokens")
+            return done
+
+        return Answer(answer.cursors, read)
 
     def _prune_table_apart(
         self, connection: psycopg.Connection, table: TokenTable, notices: list[StaleToken]
@@ -240,7 +250,7 @@ class Tokens:
     ) -> Pruned:
         with postgres.transaction(connection):
             connection.execute(_APART)
-            return self._prune(connection, table, part)
+            return self._prune(connection, table, part).read()
 
 
 def _by_channel(notices: Sequence[StaleToken]) -> dict[Channel, list[StaleToken]]:

@@ -38,6 +38,7 @@ _OF_TOKENS = "a column is missing: check NOTIFLOG_TOKEN_COLUMN and NOTIFLOG_TOKE
 _OF_LOG = "follow_up_notification_log lacks a column: compare it with migrations/"
 #: The log table's columns that the worker writes.
 LOG_COLUMNS = (
+    "log_id",
     "peer_mentor_id",
     "chapter_id",
     "scenario_rule_id",

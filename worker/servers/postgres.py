@@ -1,11 +1,13 @@
 """Connections to PostgreSQL, and the settings of a transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from .faults import explain, is_transient, judge
 from .refusals import no_connection
@@ -14,7 +16,9 @@ from .settings import ConfigError
 #: What its faults mean is asked here, too.
 __all__ = [
     "STATEMENT_TIMEOUT",
+    "Answer",
     "DatabaseFault",
+    "at_once",
     "connect",
     "explain",
     "is_transient",
@@ -24,6 +28,8 @@ __all__ = [
 
 #: Seconds after which PostgreSQL ends a statement of ours.
 STATEMENT_TIMEOUT = 60
+
+_T = TypeVar("_T")
 
 # In every transaction, and never outside one: behind a transaction pooler a plain SET would reach other
 # clients. The limits end a wait for a lock or for a half-open session's uncommitted key; all are below RQ's
@@ -44,10 +50,9 @@ select pg_catalog.set_config('lock_timeout', '2s', true),
        pg_catalog.set_config('standard_conforming_strings', 'on', true),
        pg_catalog.set_config('row_security', 'on', true),
        pg_catalog.set_config('synchronous_commit', case pg_catalog.current_setting('synchronous_commit')
-         when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true);
-set constraints all immediate
+         when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true)
 """
-
+_CHECK_AT_ONCE = "set constraints all immediate"
 
 _SEAL = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
@@ -98,7 +103,47 @@ def transaction(connection: psycopg.Connection, *, sealed: bool = False) -> Iter
     `public` is called in their place. Not where triggers of the app run: they find their tables by the path.
     """
     with connection.transaction():
-        connection.execute(_LIMITS)
+        connection.execute(f"{_LIMITS};{_CHECK_AT_ONCE}")
         if sealed:
             connection.execute(_SEAL)
         yield
+
+
+class Answer(NamedTuple, Generic[_T]):
+    """What some statements answer, that may be on their way yet."""
+
+    cursors: Sequence[psycopg.Cursor[Any]]
+    #: Reads it; in `at_once`, after the block.
+    read: Callable[[], _T]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether PostgreSQL did all of it."""
+        return all(cursor.pgresult is not None for cursor in self.cursors)
+
+
+@contextmanager
+def at_once(connection: psycopg.Connection) -> Iterator[None]:
+    """Run the block's statements in a transaction like `transaction`, all of it in one round trip.
+
+    They are sent one behind the other, with BEGIN and COMMIT, and end in one Sync: a transaction pooler sees
+    one extended query. So the block must not read what they answer: see Answer.
+    """
+    failed = None
+    try:
+        with connection.pipeline():
+            try:
+                connection.execute("begin isolation level read committed")
+                connection.execute(_LIMITS)
+                connection.execute(_CHECK_AT_ONCE)
+                yield
+                connection.execute("commit")
+            except psycopg.Error as error:  # early: what follows it would be told as the pipeline's end
+                failed = error
+    except psycopg.Error as error:
+        failed = failed or error
+    finally:
+        if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            connection.rollback()
+    if failed:
+        raise failed

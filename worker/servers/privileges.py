@@ -17,6 +17,7 @@ from .tokens import TokenTable
 _LOG = ("public", "follow_up_notification_log")
 _RESERVATIONS = ("notiflog", "reservations")
 _LOG_COLUMNS = (
+    "log_id",
     "peer_mentor_id",
     "chapter_id",
     "scenario_rule_id",
