@@ -84,6 +84,12 @@ class Outcome(Struct, frozen=True, gc=False):
     failures: tuple[Failure, ...]
 
 
+# Most answers are alike: none needs a verdict of its own.
+_VERDICTS = {
+    (rule.reason, rule.evidence): Verdict(rule.reason, rule.evidence) for rule in (*FCM_RULES, *APNS_RULES)
+}
+
+
 def classify(channel: Channel, http_status: int | None, body: object) -> Verdict:
     """Judge one answer. Never raises, whatever the body is.
 
@@ -93,11 +99,13 @@ def classify(channel: Channel, http_status: int | None, body: object) -> Verdict
         fcm = read_fcm(http_status, body)
         for fcm_rule in FCM_RULES:
             if fcm_rule.matches(fcm):
-                return Verdict(fcm_rule.reason, fcm_rule.evidence)
+                return _VERDICTS[fcm_rule.reason, fcm_rule.evidence]
     apns = read_apns(http_status, body)
     for apns_rule in APNS_RULES:
         if apns_rule.matches(apns):
-            return Verdict(apns_rule.reason, apns_rule.evidence, apns.dead_since)
+            if apns.dead_since:
+                return Verdict(apns_rule.reason, apns_rule.evidence, apns.dead_since)
+            return _VERDICTS[apns_rule.reason, apns_rule.evidence]
     raise AssertionError("the last rule of each table matches everything")
 
 
@@ -120,12 +128,12 @@ def fold(event: Event) -> Outcome:
         channel = result.delivery_channel or event.delivery_channel
         sent_at = result.sent_at or event.attempted_at
         verdict = classify(channel, result.http_status, result.body)
-        if verdict.prunes and (misplaced := _misplaced(result, channel)):
-            verdict = misplaced
         if verdict.evidence is ACCEPTED:
             alive.append((result.token, sent_at, channel))
             accepted_by = accepted_by or channel
             continue
+        if verdict.prunes and (misplaced := _misplaced(result, channel)):
+            verdict = misplaced
         failures.append(Failure(result.token, channel, result.http_status, verdict))
         if verdict.prunes:
             before = min(sent_at, verdict.dead_since or sent_at)
@@ -160,10 +168,16 @@ def stale_tokens(outcomes: Sequence[Outcome]) -> list[StaleToken]:
     if not stale:
         return stale
     last_seen: dict[str, datetime] = {}
+    # Of all tokens that were accepted only those are looked at that may be meant: in whatever case, by FCM as
+    # the very same.
+    meant = {notice.token.lower() for notice in stale}
     for outcome in outcomes:
         for token, sent_at, channel in outcome.alive:
-            for name in (token, identity(token, channel)):
-                last_seen[name] = max(sent_at, last_seen.get(name, sent_at))
+            if token.lower() in meant:
+                for name in (token, identity(token, channel)):
+                    last_seen[name] = max(sent_at, last_seen.get(name, sent_at))
+    if not last_seen:
+        return stale
     return [
         notice
         for notice in stale

@@ -4,10 +4,10 @@ A name is a family and its labels, joined by colons: `results:fcm:unregistered:p
 of data: whoever sends events cannot make more names than there are here.
 """
 
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any, NamedTuple, get_args
 
@@ -121,8 +121,8 @@ def of_turn(
     """
     numbers = _named("outcomes", [(row.delivery_channel, row.status) for row in rows])
     if rows:
-        now = time.time()
-        numbers += LAG.of([now - row.delivered_at.timestamp() for row in rows])
+        now = datetime.now(UTC)
+        numbers += LAG.of([(now - row.delivered_at).total_seconds() for row in rows])
     own = len(rows) - sum([summary[status] for status in STATUSES])
     numbers["duplicates:conflicting"] = summary["conflicting"]
     numbers["duplicates:agreeing"] = summary["duplicates"] - summary["conflicting"] - own
