@@ -13,10 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -26,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from rq import Queue
 
-from tests.benchmarks import peers
+from tests.benchmarks import delay, peers
 from worker import events
 from worker.demo import sample, sandbox
 from worker.judge import classify
@@ -55,7 +57,9 @@ class Bench:
 
     database: psycopg.Connection
     redis: Redis
+    redis_url: str
     app: sample.App
+    #: The workers': their servers may be further away than those of who enqueues and counts.
     environment: dict[str, str]
     log: Path
 
@@ -175,7 +179,7 @@ def celery(processes: int) -> Callable[[Bench, Payload, int], float]:
 
     def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
         bench.begin()
-        with peers.celery_app.connection_for_write(bench.environment["REDIS_URL"]) as connection:
+        with peers.celery_app.connection_for_write(bench.redis_url) as connection:
             for start in range(0, len(payloads), chunk):
                 peers.celery_record.apply_async([payloads[start : start + chunk]], connection=connection)
         command = (
@@ -199,7 +203,7 @@ def dramatiq(processes: int) -> Callable[[Bench, Payload, int], float]:
 
     def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
         bench.begin()
-        broker = RedisBroker(url=bench.environment["REDIS_URL"])
+        broker = RedisBroker(url=bench.redis_url)
         broker.declare_queue("default")
         for start in range(0, len(payloads), chunk):
             broker.enqueue(peers.dramatiq_record.message(payloads[start : start + chunk]))
@@ -346,6 +350,21 @@ def _resident(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 
+@contextmanager
+def _far_away(milliseconds: float, server: sandbox.Postgres, redis_url: str) -> Iterator[dict[str, str]]:
+    """The addresses of both servers, so far away."""
+    redis = urlsplit(redis_url)
+    socket = str(server.directory / f".s.PGSQL.{server.port}")
+    with (
+        delay.away(milliseconds, socket) as postgres_port,
+        delay.away(milliseconds, str(redis.hostname), str(redis.port)) as redis_port,
+    ):
+        yield {
+            "DATABASE_URL": server._replace(port=postgres_port).tcp_url(),
+            "REDIS_URL": redis_url.replace(f":{redis.port}", f":{redis_port}"),
+        }
+
+
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -354,10 +373,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="shorter or longer runs")
+    parser.add_argument(
+        "--delay", type=float, default=0, metavar="MS", help="how far away the workers' servers are, one way"
+    )
     parser.add_argument("--only", default="", help="systems whose name contains this")
     options = parser.parse_args()
     console = Console()
-    with sandbox.directory() as directory:
+    with ExitStack() as stack, sandbox.directory() as directory:
         settings = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
         with (
             sandbox.postgres(directory, settings=settings) as server,
@@ -372,12 +394,14 @@ def main() -> None:
                 "REDIS_URL": url,
                 "PYTHONPATH": str(Path(__file__).parents[2]),
             }
+            if options.delay:
+                environment |= stack.enter_context(_far_away(options.delay, server, url))
             with psycopg.connect(server.url(), autocommit=True, prepare_threshold=None) as database:
                 database.execute("set max_parallel_workers_per_gather = 0")  # counting is to be cheap
                 for migration in pending(database):
                     apply(database, migration)
                 app = sample.make_app(database)
-                bench = Bench(database, Redis.from_url(url), app, environment, directory / "log")
+                bench = Bench(database, Redis.from_url(url), url, app, environment, directory / "log")
                 if "throughput" in options.what:
                     throughput(bench, console, options.rounds, options.scale, options.only)
                 if "start" in options.what:

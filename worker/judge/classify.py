@@ -86,7 +86,7 @@ class Outcome(Struct, frozen=True, gc=False):
 
 # Most answers are alike: none needs a verdict of its own.
 _VERDICTS = {
-    (rule.reason, rule.evidence): Verdict(rule.reason, rule.evidence) for rule in (*FCM_RULES, *APNS_RULES)
+    (reason, evidence): Verdict(reason, evidence) for reason, evidence, _ in (*FCM_RULES, *APNS_RULES)
 }
 
 
