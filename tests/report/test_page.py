@@ -24,7 +24,8 @@ from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report import page as pages
 from worker.report.counts import Counts, Group, Missing, Outcomes, Report, Reserved, Stopped, worst_first
-from worker.report.page import GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN
+from worker.report.groups_page import GROUPS_SHOWN
+from worker.report.page import JOBS_SHOWN, REJECTED_SHOWN
 
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
 DRAWN = "document.querySelector('[data-drawn]') !== null"
@@ -251,7 +252,7 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert html.count("and 20 more</code>") == 30
     assert f"<summary>{30 - JOBS_SHOWN} more</summary>" in html
     assert "and 123 more, not listed" in html
-    assert f"The worst {GROUPS_SHOWN} of 40." in html
+    assert f"and {40 - GROUPS_SHOWN} more</p>" in html
 
 
 def test_prompts_that_were_never_reported_have_a_section() -> None:
@@ -272,6 +273,11 @@ def test_an_empty_time_says_so_and_draws_nothing(browser: Browser, tmp_path: Pat
     assert "No outcome is recorded in this time" in text
     assert "Row level security applies" in text
     assert "Unknown: Redis did not answer" in text
+    assert "`" not in text
+    assert (
+        tab.evaluate("document.querySelector('.note:last-child code').textContent")
+        == "python -m worker.check"
+    )
     assert tab.evaluate("document.querySelectorAll('.chart').length") == 0
     assert tab.problems() == []
 

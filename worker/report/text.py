@@ -11,6 +11,7 @@ from .. import NAME
 from .columns import columns
 from .counted_text import counted_as_text
 from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
+from .ranking import left_out, none_failed, why_this_order, worst
 
 # The terminal shows the worst and the newest; `--json` has all that is known.
 DAYS_SHOWN = 31
@@ -77,15 +78,20 @@ def _days(report: Report, width: int, blocks: str) -> Iterator[str]:
 
 
 def _groups(name: str, groups: Sequence[Group], width: int, blocks: str) -> Iterator[str]:
-    sent = [group for group in groups if group.counts.sent]
-    shown = sent[:GROUPS_SHOWN]
-    if not shown:
+    if not any(group.counts.sent for group in groups):
         return
-    rows = [(str(id), f"{counts.delivered:,}", f"{counts.failed:,}", percent(counts)) for id, counts in shown]
-    bars = [(counts._replace(skipped=0), counts.sent) for _, counts in shown]
-    yield from _table((f"{name}, worst first", "delivered", "failed", "rate"), 1, rows, bars, width, blocks)
-    if len(sent) > len(shown):
-        yield f"and {len(sent) - len(shown):,} more"
+    shown = worst(groups, GROUPS_SHOWN)
+    if shown:
+        rows = [
+            (str(id), f"{counts.delivered:,}", f"{counts.failed:,}", percent(counts)) for id, counts in shown
+        ]
+        bars = [(counts._replace(skipped=0), counts.sent) for _, counts in shown]
+        header = (f"{name}, worst first", "delivered", "failed", "rate")
+        yield from _table(header, 1, rows, bars, width, blocks)
+        for line in filter(None, (left_out(groups, shown), why_this_order(shown))):
+            yield from _wrap(line, width, 0)
+    else:
+        yield from _wrap(none_failed(name, groups), width, 0)
     yield ""
 
 
