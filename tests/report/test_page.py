@@ -20,12 +20,13 @@ from tests.manual import ROOT
 from tests.migrations.conftest import require
 from tests.report.browser import PROGRAM, Browser, Page, chromium
 from worker.demo import sample
+from worker.queue.groups import group
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report import page as pages
+from worker.report.causes_page import CAUSES_SHOWN, REJECTED_SHOWN, jobs_section
 from worker.report.counts import Counts, Group, Missing, Outcomes, Report, Reserved, Stopped, worst_first
 from worker.report.groups_page import GROUPS_SHOWN
-from worker.report.page import JOBS_SHOWN, REJECTED_SHOWN
 
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
 DRAWN = "document.querySelector('[data-drawn]') !== null"
@@ -56,7 +57,7 @@ def job(number: int, text: str = "") -> StoppedJob:
         f"8c1f6f0a-0d4e-4d39-9c55-0b6f3f1f3b{number:02}{text}",
         "failed",
         since,
-        "rejected",
+        f"reason-{number}",
         text,
         500,
         (*rejected,),
@@ -76,7 +77,8 @@ def made_up(*, text: str = "", days: int = 7) -> Report:
     outcomes = Outcomes(
         dict(sorted(counts.items())), worst_first(chapters), worst_first(rules), partial=False
     )
-    stopped = Stopped(150, 3, [job(number, text) for number in range(30)])
+    jobs = [job(number, text) for number in range(30)]
+    stopped = Stopped(150, 3, jobs, group(jobs))
     since = datetime.combine(NOW.date() - timedelta(days=days - 1), datetime.min.time(), UTC)
     return Report(since, NOW, UTC, outcomes, stopped)
 
@@ -250,9 +252,19 @@ def test_long_lists_are_cut_and_say_so() -> None:
     html = pages.page(made_up())
     assert html.count("contains a NUL character") == 30 * REJECTED_SHOWN
     assert html.count("and 20 more</code>") == 30
-    assert f"<summary>{30 - JOBS_SHOWN} more</summary>" in html
-    assert "and 123 more, not listed" in html
+    assert f"<summary>{30 - CAUSES_SHOWN} more causes</summary>" in html
+    assert "and 123 more jobs, not listed" in html
     assert f"and {40 - GROUPS_SHOWN} more</p>" in html
+
+
+def test_one_cause_is_one_row_however_many_jobs_it_stopped() -> None:
+    jobs = [job(number)._replace(reason="rejected") for number in range(46)]
+    html = jobs_section(Stopped(46, 0, jobs, group(jobs)), UTC)
+    assert html.count("<tr><td>") == 1
+    assert "2026-11-22 10:45 to<br>2026-11-22 11:30" in html
+    assert "<strong>46 jobs</strong>" in html
+    assert f"<code>{jobs[0].job_id}, {jobs[1].job_id}, {jobs[2].job_id} and 43 more</code>" in html
+    assert "<code>1,380 events: $.results[].token: contains a NUL character</code>" in html
 
 
 def test_prompts_that_were_never_reported_have_a_section() -> None:

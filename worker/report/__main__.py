@@ -30,9 +30,9 @@ from ..queue.known import unknown_queue
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
+from .as_json import as_json
 from .counted import Counted, read_counted
-from .counted import as_json as counted_as_json
-from .counts import Counts, Missing, Report, Stopped
+from .counts import Report, Stopped
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
 
@@ -106,49 +106,6 @@ def main(**chosen: Any) -> int:
     return status
 
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
-    return {
-        "since": since.isoformat(),
-        "made_at": made_at.isoformat(),
-        "timezone": str(timezone),
-        "total": _numbers(outcomes.total),
-        "channels": {channel: _numbers(counts) for channel, counts in outcomes.by_channel().items()},
-        "days": [
-            {"day": day.isoformat(), "delivery_channel": channel, **_numbers(counts)}
-            for (day, channel), counts in outcomes.days.items()
-        ],
-        "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
-        "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
-        "rows_may_be_hidden": outcomes.partial,
-        "missing_prompts": missing and _missing(missing, made_at),
-        "counted_by_workers": counted and counted_as_json(counted),
-        "stopped_jobs": stopped
-        and {
-            "failed": stopped.failed,
-            "quarantined": stopped.quarantined,
-            "newest": [
-                {**job._asdict(), "since": job.since and job.since.isoformat()} for job in stopped.newest
-            ],
-        },
-    }
-
-
-def _missing(missing: Missing, now: datetime) -> dict[str, Any]:
-    return {
-        "total": missing.total,
-        "oldest": [
-            {
-                **prompt._asdict(),
-                "reserved_at": prompt.reserved_at.isoformat(),
-                "age_seconds": int((now - prompt.reserved_at).total_seconds()),
-            }
-            for prompt in missing.oldest
-        ],
-    }
-
-
 def beginning(since: str, now: datetime, timezone: tzinfo) -> datetime:
     """What `--since` means at the moment `now`. Raises ValueError.
 
@@ -162,11 +119,6 @@ def beginning(since: str, now: datetime, timezone: tzinfo) -> datetime:
     else:
         day = date.fromisoformat(since)
     return datetime.combine(day, time.min, timezone)
-
-
-def _numbers(counts: Counts) -> dict[str, int | float | None]:
-    rate = counts.rate
-    return {**counts._asdict(), "delivery_rate": rate if rate is None else round(rate, 4)}
 
 
 def _understand(options: SimpleNamespace) -> SimpleNamespace:

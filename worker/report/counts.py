@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from uuid import UUID
 
+from ..queue.groups import Group as Cause
 from ..queue.stopped import StoppedJob
 from .counted import Counted
 
@@ -97,11 +98,17 @@ class Stopped(NamedTuple):
     quarantined: int
     #: LISTED of them: the quarantined, then the newest.
     newest: list[StoppedJob]
+    #: What stopped all of them, the latest first; where causes are too many, some jobs are in none.
+    causes: list[Cause]
 
     @property
     def total(self) -> int:
         """How many there are, listed or not."""
         return self.failed + self.quarantined
+
+    def beyond(self, causes: int) -> int:
+        """How many jobs the first `causes` causes leave out."""
+        return self.total - sum([cause.jobs for cause in self.causes[:causes]])
 
 
 class Reserved(NamedTuple):

@@ -5,7 +5,6 @@ The page asks no network for anything, and its own policy forbids it to.
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable
 from datetime import datetime, tzinfo
 from hashlib import sha256
 from html import escape
@@ -13,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import NAME
-from ..queue.stopped import StoppedJob
 from . import charts
+from .causes_page import jobs_section
 from .counted_page import WHYS_SHOWN, counted_sections
 from .counts import Counts, Missing, Outcomes, Report, Reserved, Stopped, ago, minute, percent
 from .groups_page import GROUPS_SHOWN, groups_section
 from .markup import chart, counts_table, in_numbers, legend, section
 from .ranking import worst
 
-# The newest; all that is known is in `--json`. Beyond JOBS_SHOWN, jobs are folded away.
-JOBS_SHOWN = 10
-REJECTED_SHOWN = 10
+# The oldest; all that is known is in `--json`.
 MISSING_SHOWN = 20
 
 _STYLE = Path(__file__).with_name("style.css")
@@ -82,7 +79,7 @@ def page(report: Report) -> str:
             body.append(groups_section(name, noun, groups))
     if counted and counted.whys:
         specs["whys"] = charts.whys(counted, WHYS_SHOWN)
-    body += [counted_sections(counted), _missing(missing, made_at, timezone), _jobs(stopped, timezone)]
+    body += [counted_sections(counted), _missing(missing, made_at, timezone), jobs_section(stopped, timezone)]
     script = charts.script()
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return _PAGE.format(
@@ -161,39 +158,3 @@ def _missing(missing: Missing | None, now: datetime, timezone: tzinfo) -> str:
 
 def _again(prompt: Reserved) -> str:
     return f", reserved {prompt.holds} times" if prompt.holds > 1 else ""
-
-
-def _jobs(stopped: Stopped | None, timezone: tzinfo) -> str:
-    if stopped is None:
-        content = "<p>Unknown: Redis did not answer when this page was made.</p>"
-    elif not stopped.total:
-        content = "<p>No job has failed.</p>"
-    else:
-        content = (
-            '<p class="muted">As they are now, newest first. '
-            f"<code>python -m {NAME}.replay</code> runs them again.</p>"
-        )
-        content += _jobs_table(stopped.newest[:JOBS_SHOWN], timezone)
-        if folded := stopped.newest[JOBS_SHOWN:]:
-            content += (
-                f"<details><summary>{len(folded):,} more</summary>{_jobs_table(folded, timezone)}</details>"
-            )
-        if unlisted := stopped.total - len(stopped.newest):
-            content += f"<p>and {unlisted:,} more, not listed</p>"
-    return section("jobs", "Stopped jobs", content)
-
-
-def _jobs_table(jobs: Iterable[StoppedJob], timezone: tzinfo) -> str:
-    rows = []
-    for job in jobs:
-        more = len(job.rejected) - REJECTED_SHOWN
-        rejected = [*job.rejected[:REJECTED_SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
-        lines = "".join(f"<li><code>{escape(line)}</code></li>" for line in rejected)
-        rows.append(
-            f"<tr><td>{escape(minute(job.since, timezone)) if job.since else ''}</td>"
-            f'<td><span class="state">{escape(job.state)}: {escape(job.reason)}</span> '
-            f"<code>{escape(job.job_id)}</code></td>"
-            f"<td>{escape(job.why)}{f'<ul>{lines}</ul>' if lines else ''}</td></tr>"
-        )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("since", "job", "why"))
-    return f'<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -12,6 +12,7 @@ from redis import Redis
 
 from ..history import outstanding
 from ..logs import token_hash
+from ..queue.groups import group
 from ..queue.stopped import StoppedJob, stopped_jobs
 from ..servers import postgres
 from .counts import Counts, Group, Missing, Outcomes, Reserved, Stopped, worst_first
@@ -81,11 +82,17 @@ def read_missing(connection: psycopg.Connection) -> Missing | None:
 def read_stopped(redis: Redis, queue: str) -> Stopped:
     """Count and list the jobs of `queue` that failed or were quarantined. Raises RedisError."""
     states: Counter[str] = Counter()
+    newest: list[tuple[datetime, int, StoppedJob]] = []  # a heap: the oldest of them is the first
 
     def counted() -> Iterable[StoppedJob]:
-        for job in stopped_jobs(redis, queue):
+        for number, job in enumerate(stopped_jobs(redis, queue)):
             states[job.state] += 1
+            put = heapq.heappushpop if len(newest) == LISTED else heapq.heappush
+            put(newest, (job.since or _UNKNOWN, -number, job))
             yield job
 
-    newest = heapq.nlargest(LISTED, counted(), key=lambda job: job.since or _UNKNOWN)
-    return Stopped(states["failed"], states["quarantined"], newest)
+    causes = group(counted())  # in one pass, and of any number of jobs a bounded part is kept
+    causes.sort(key=lambda cause: cause.since[1] if cause.since else _UNKNOWN, reverse=True)
+    return Stopped(
+        states["failed"], states["quarantined"], [job for *_, job in sorted(newest, reverse=True)], causes
+    )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 
 from .. import NAME
+from ..queue.groups import Group as Cause
 from .columns import columns
 from .counted_text import counted_as_text
 from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
@@ -16,8 +17,9 @@ from .ranking import left_out, none_failed, why_this_order, worst
 # The terminal shows the worst and the newest; `--json` has all that is known.
 DAYS_SHOWN = 31
 GROUPS_SHOWN = 10
-JOBS_SHOWN = 10
+CAUSES_SHOWN = 10
 REJECTED_SHOWN = 5
+LONGEST_ID = 100  # characters
 MISSING_SHOWN = 10
 
 # Delivered, failed, skipped, in a bar.
@@ -119,16 +121,26 @@ def _stopped(stopped: Stopped | None, timezone: tzinfo, width: int) -> Iterator[
         yield "No job has failed."
         return
     yield f"Jobs: {stopped.failed:,} failed, {stopped.quarantined:,} quarantined; see python -m {NAME}.replay"
-    for job in stopped.newest[:JOBS_SHOWN]:
-        since = f"{minute(job.since, timezone)}  " if job.since else ""
-        yield from _wrap(f"{since}{job.state} ({job.reason})  {job.job_id}", width, 2)
+    for cause in stopped.causes[:CAUSES_SHOWN]:
+        yield from _cause(cause, timezone, width)
+    if more := stopped.beyond(CAUSES_SHOWN):
+        yield f"and {more:,} more jobs"
+
+
+def _cause(cause: Cause, timezone: tzinfo, width: int) -> Iterator[str]:
+    job = cause.sample
+    since = cause.period(lambda moment: minute(moment, timezone))
+    if cause.jobs == 1:
+        head = f"{job.state} ({job.reason})  {job.job_id}"
+    else:
+        head = f"{cause.jobs:,} jobs {job.state} ({job.reason})"
+    yield from _wrap(f"{since}  {head}" if since else head, width, 2)
+    if cause.jobs == 1 or not cause.problems:
         yield from _wrap(job.why, width, 4)
-        for line in job.rejected[:REJECTED_SHOWN]:
-            yield from _wrap(line, width, 4)
-        if len(job.rejected) > REJECTED_SHOWN:
-            yield f"    and {len(job.rejected) - REJECTED_SHOWN:,} more"
-    if stopped.total > JOBS_SHOWN:
-        yield f"and {stopped.total - JOBS_SHOWN:,} more jobs"
+    for line in cause.complaints(REJECTED_SHOWN):
+        yield from _wrap(line, width, 4)
+    if cause.jobs > 1:
+        yield from _wrap(f"jobs {cause.named(LONGEST_ID)}", width, 4)
 
 
 def _cells(name: str, counts: Counts) -> tuple[str, ...]:

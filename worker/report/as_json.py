@@ -1,0 +1,72 @@
+"""The report as JSON: for programs, and all that is known."""
+
+from datetime import datetime
+from typing import Any
+
+from ..queue.groups import Group as Cause
+from .counted import as_json as counted_as_json
+from .counts import Counts, Missing, Report, Stopped
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
+    since, made_at, timezone, outcomes, stopped, missing, counted = report
+    return {
+        "since": since.isoformat(),
+        "made_at": made_at.isoformat(),
+        "timezone": str(timezone),
+        "total": _numbers(outcomes.total),
+        "channels": {channel: _numbers(counts) for channel, counts in outcomes.by_channel().items()},
+        "days": [
+            {"day": day.isoformat(), "delivery_channel": channel, **_numbers(counts)}
+            for (day, channel), counts in outcomes.days.items()
+        ],
+        "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
+        "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
+        "rows_may_be_hidden": outcomes.partial,
+        "missing_prompts": missing and _missing(missing, made_at),
+        "counted_by_workers": counted and counted_as_json(counted),
+        "stopped_jobs": stopped and _stopped(stopped),
+    }
+
+
+def _missing(missing: Missing, now: datetime) -> dict[str, Any]:
+    return {
+        "total": missing.total,
+        "oldest": [
+            {
+                **prompt._asdict(),
+                "reserved_at": prompt.reserved_at.isoformat(),
+                "age_seconds": int((now - prompt.reserved_at).total_seconds()),
+            }
+            for prompt in missing.oldest
+        ],
+    }
+
+
+def _stopped(stopped: Stopped) -> dict[str, Any]:
+    return {
+        "failed": stopped.failed,
+        "quarantined": stopped.quarantined,
+        "causes": [_cause(cause) for cause in stopped.causes],
+        "newest": [{**job._asdict(), "since": job.since and job.since.isoformat()} for job in stopped.newest],
+    }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    first, last = cause.since or (None, None)
+    return {
+        "reason": cause.sample.reason,
+        "why": cause.sample.why,
+        "jobs": cause.jobs,
+        "events": cause.events,
+        "first": first and first.isoformat(),
+        "last": last and last.isoformat(),
+        "job_ids": cause.ids,
+        "problems": dict(cause.problems.most_common()),
+    }
+
+
+def _numbers(counts: Counts) -> dict[str, int | float | None]:
+    rate = counts.rate
+    return {**counts._asdict(), "delivery_rate": rate if rate is None else round(rate, 4)}
