@@ -31,6 +31,7 @@ from worker.report.groups_page import GROUPS_SHOWN
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
 DRAWN = "document.querySelector('[data-drawn]') !== null"
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
+MARKS = {"rate": "symbol", "days": "rect", "channels": "rect", "chapters": "symbol", "rules": "symbol"}
 STYLE = Path(pages.__file__).with_name("style.css").read_text()
 
 # In a job's id and texts: would be an element, an event handler, the end of a script, wider than any screen.
@@ -102,12 +103,12 @@ def test_every_chart_is_drawn_and_nothing_overflows(
     tab.open(path, DRAWN)
     drawn = {
         name: tab.evaluate(
-            f"[...document.querySelectorAll('#{name} .mark-rect.role-mark path')]"
+            f"[...document.querySelectorAll('#{name} .mark-{mark}.role-mark path')]"
             ".filter(mark => mark.getBBox().width > 0 && mark.getBBox().height > 0).length"
         )
-        for name in ("days", "channels", "chapters", "rules")
+        for name, mark in MARKS.items()
     }
-    assert drawn == {"days": 6 * 3, "channels": 2 * 3, "chapters": GROUPS_SHOWN * 2, "rules": 3 * 2}
+    assert drawn == {"rate": 6, "days": 6 * 3, "channels": 2 * 3, "chapters": GROUPS_SHOWN, "rules": 3}
     assert tab.evaluate("[...document.querySelectorAll('.chart svg')].every(svg => svg.clientWidth > 250)")
     tab.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
     assert tab.evaluate("[document.scrollingElement.scrollWidth, innerWidth]") == [width, width]
@@ -207,6 +208,7 @@ def test_a_screen_reader_finds_a_title_a_language_and_named_charts(browser: Brow
         ".map(chart => chart.getAttribute('aria-label'))"
     )
     assert tab.evaluate(names) == [
+        "Delivery rate by day",
         "Prompts by day: delivered, failed and skipped",
         "Prompts by channel: delivered, failed and skipped",
         "Delivery rate by chapter, the worst first",

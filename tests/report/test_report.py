@@ -25,7 +25,6 @@ from worker.logs import token_hash
 from worker.queue.groups import group
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
-from worker.report.__main__ import beginning
 from worker.report.counted import Counted
 from worker.report.counts import (
     Counts,
@@ -38,14 +37,15 @@ from worker.report.counts import (
     percent,
     worst_first,
 )
+from worker.report.periods import period
 from worker.report.reading import LISTED
 from worker.report.text import (
     BLOCKS,
     CAUSES_SHOWN,
-    DAYS_SHOWN,
     GROUPS_SHOWN,
     MISSING_SHOWN,
     REJECTED_SHOWN,
+    SLOTS_SHOWN,
     as_text,
 )
 
@@ -121,7 +121,7 @@ def login(database: str, connection: psycopg.Connection) -> Iterator[Callable[[s
 
 def shown(outcomes: Outcomes, stopped: Stopped | None = None, *, days: int = 7, width: int = 80) -> list[str]:
     """The lines of a report that was made at NOW."""
-    since = beginning(f"{days}d", NOW, UTC)
+    since = period(f"{days}d", NOW, UTC).since
     report = Report(since, NOW, UTC, outcomes, stopped, counted=Counted(since.date(), NOW.date(), 0, [], []))
     return list(as_text(report, width, BLOCKS))
 
@@ -223,7 +223,7 @@ def test_a_period_begins_at_midnight_of_the_time_zone(
     ],
 )
 def test_since_means_whole_days_or_exact_hours(since: str, timezone: Any, expected: datetime) -> None:
-    assert beginning(since, NOW, timezone) == expected
+    assert period(since, NOW, timezone).since == expected
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_without_a_look_at_the_reservations_the_report_says_so(
 def test_of_many_that_were_never_reported_the_oldest_are_shown() -> None:
     prompts = [Reserved(f"{n:012x}", NOW - timedelta(hours=n), 1) for n in range(20)]
     outcomes = made_up({(date(2026, 11, 20), "fcm"): Counts(1)})
-    since = beginning("7d", NOW, UTC)
+    since = period("7d", NOW, UTC).since
     text = list(as_text(Report(since, NOW, UTC, outcomes, None, Missing(35, prompts)), 80, BLOCKS))
     assert f"and {35 - MISSING_SHOWN} more prompts" in text
     assert max(map(len, text)) <= 80
@@ -449,11 +449,11 @@ apns            60      20       20  75.0 %  ██▒
 fcm          1,030      10       10  99.0 %  ██████████████████████████████████▒
 all          1,090      30       30  97.3 %
 
-day         channel  delivered  failed  skipped     rate
-2026-11-20  apns            60      20       20   75.0 %  █▒
-            fcm             30      10       10   75.0 %  █
-2026-11-21  -                0       0        0        -
-2026-11-22  fcm          1,000       0        0  100.0 %  ██████████████████████
+day                       channel  delivered  failed  skipped     rate
+2026-11-20                apns            60      20       20   75.0 %  ▒
+                          fcm             30      10       10   75.0 %
+2026-11-21                -                0       0        0        -
+2026-11-22 (until 11:30)  fcm          1,000       0        0  100.0 %  ████████
 
 chapter, worst first                  delivered  failed    rate
 00000000-0000-0000-0000-000000000001         30      30  50.0 %  ████████▒▒▒▒▒▒▒
@@ -480,14 +480,14 @@ def test_every_line_fits_into_eighty_columns() -> None:
 
 def test_a_day_without_outcomes_is_shown() -> None:
     days = {(date(2026, 11, 20), "fcm"): Counts(5), (date(2026, 11, 22), "fcm"): Counts(5)}
-    assert "2026-11-21  -                0       0        0        -" in shown(made_up(days))
+    assert "2026-11-21                -                0       0        0        -" in shown(made_up(days))
 
 
 def test_of_a_long_time_the_last_days_are_shown() -> None:
     days = {(NOW.date() - timedelta(days=back), "fcm"): Counts(5) for back in reversed(range(40))}
     text = shown(made_up(days), days=40)
-    assert f"and {40 - DAYS_SHOWN} days before" in text
-    assert len([line for line in text if line.startswith("2026-")]) == DAYS_SHOWN
+    assert f"and {40 - SLOTS_SHOWN['day']} days before" in text
+    assert len([line for line in text if line.startswith("2026-")]) == SLOTS_SHOWN["day"]
 
 
 def test_days_before_the_first_outcome_are_left_out_when_they_are_too_many() -> None:

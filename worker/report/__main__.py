@@ -2,11 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from contextlib import closing
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +32,7 @@ from ..servers.settings import ConfigError, read_settings
 from .as_json import as_json
 from .counted import Counted, read_counted
 from .counts import Report, Stopped
+from .periods import period
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
 
@@ -69,6 +69,7 @@ def main(**chosen: Any) -> int:
     jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
     """
     options = _understand(SimpleNamespace(**chosen))
+    since, hourly, before = options.period
     try:
         settings = read_settings(os.environ)
         redis = client(os.environ)
@@ -76,7 +77,7 @@ def main(**chosen: Any) -> int:
         return complain(str(error), 2)
     try:
         with closing(postgres.connect(settings.database_url)) as connection:
-            outcomes = read_outcomes(connection, options.since, options.timezone)
+            outcomes = read_outcomes(connection, since, options.timezone, hourly=hourly, before=before)
             missing = read_missing(connection)
     except errors.InsufficientPrivilege:
         return complain(
@@ -91,34 +92,19 @@ def main(**chosen: Any) -> int:
     answers: Counted | None = None
     try:
         with closing(redis):
-            answers = read_counted(redis, options.since)
+            answers = read_counted(redis, since)
             if problem := unknown_queue(redis, options.queue):
                 status = complain(problem)
             else:
                 stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
         status = complain(f"failed jobs, and why pushes failed, are unknown: {explain(error)}")
-    report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing, answers)
+    report = Report(since, options.now, options.timezone, outcomes, stopped, missing, answers, before)
     if options.html:
         page = options.page(report)
         return (_write(options.html, page) if options.html != _HERE else _show(page)) or status
     say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
     return status
-
-
-def beginning(since: str, now: datetime, timezone: tzinfo) -> datetime:
-    """What `--since` means at the moment `now`. Raises ValueError.
-
-    `7d`: whole days, today being the last; `24h`: exactly these; a date: its first moment in `timezone`.
-    """
-    if match := re.fullmatch(r"([1-9][0-9]{0,4})([dh])", since):
-        count = int(match[1])
-        if match[2] == "h":
-            return now - timedelta(hours=count)
-        day = now.astimezone(timezone).date() - timedelta(days=count - 1)
-    else:
-        day = date.fromisoformat(since)
-    return datetime.combine(day, time.min, timezone)
 
 
 def _understand(options: SimpleNamespace) -> SimpleNamespace:
@@ -128,10 +114,10 @@ def _understand(options: SimpleNamespace) -> SimpleNamespace:
     options.now = datetime.now(UTC)
     options.timezone = _timezone(options.timezone)
     try:
-        options.since = beginning(options.since, options.now, options.timezone)
+        options.period = period(options.since, options.now, options.timezone)
     except (ValueError, OverflowError):
         raise click.UsageError("--since must be days, hours or a date: 7d, 24h, 2026-11-01") from None
-    if options.since > options.now:
+    if options.period.since > options.now:
         raise click.UsageError("--since lies ahead: nothing is recorded there yet")
     if options.html:
         if options.html != _HERE and options.html.exists() and not options.html.is_file():

@@ -1,26 +1,35 @@
 """The report as JSON: for programs, and all that is known."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..queue.groups import Group as Cause
 from .counted import as_json as counted_as_json
-from .counts import Counts, Missing, Report, Stopped
+from .counts import Counts, Missing, Report, Stopped, add
+from .periods import Before
+from .slots import day_bounds, part
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, before = report
     return {
         "since": since.isoformat(),
         "made_at": made_at.isoformat(),
         "timezone": str(timezone),
         "total": _numbers(outcomes.total),
         "channels": {channel: _numbers(counts) for channel, counts in outcomes.by_channel().items()},
+        "previous": before and _previous(before, outcomes.before or {}),
         "days": [
-            {"day": day.isoformat(), "delivery_channel": channel, **_numbers(counts)}
+            {
+                "day": day.isoformat(),
+                "delivery_channel": channel,
+                **_numbers(counts),
+                "partial": bool(part(day_bounds(day, timezone), report)),
+            }
             for (day, channel), counts in outcomes.days.items()
         ],
+        **({} if outcomes.hours is None else {"hours": _hours(report, outcomes.hours)}),
         "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
         "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
         "rows_may_be_hidden": outcomes.partial,
@@ -28,6 +37,27 @@ def as_json(report: Report) -> dict[str, Any]:
         "counted_by_workers": counted and counted_as_json(counted),
         "stopped_jobs": stopped and _stopped(stopped),
     }
+
+
+def _previous(before: Before, channels: dict[str, Counts]) -> dict[str, Any]:
+    return {
+        "since": before.since.isoformat(),
+        "until": before.until.isoformat(),
+        "total": _numbers(add(channels.values())),
+        "channels": {channel: _numbers(counts) for channel, counts in channels.items()},
+    }
+
+
+def _hours(report: Report, hours: dict[tuple[datetime, str], Counts]) -> list[dict[str, Any]]:
+    return [
+        {
+            "hour": hour.astimezone(report.timezone).isoformat(),
+            "delivery_channel": channel,
+            **_numbers(counts),
+            "partial": bool(part((hour, hour + timedelta(hours=1)), report)),
+        }
+        for (hour, channel), counts in hours.items()
+    ]
 
 
 def _missing(missing: Missing, now: datetime) -> dict[str, Any]:

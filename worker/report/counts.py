@@ -7,16 +7,14 @@ log table does not know: see `counted`.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import date, datetime, tzinfo
 from typing import NamedTuple
 from uuid import UUID
 
 from ..queue.groups import Group as Cause
 from ..queue.stopped import StoppedJob
 from .counted import Counted
-
-# Days. "Since 2000" means the beginning, and no thousand empty days before it.
-_LONG = 366
+from .periods import Before
 
 
 class Counts(NamedTuple):
@@ -70,6 +68,10 @@ class Outcomes(NamedTuple):
     rules: list[Group]
     #: Row level security applies to the reader, who may not see every row.
     partial: bool
+    #: By the moment at which an hour began, and by channel, in order; None: not asked for.
+    hours: dict[tuple[datetime, str], Counts] | None = None
+    #: By channel, in the time before; None: not asked for.
+    before: dict[str, Counts] | None = None
 
     @property
     def total(self) -> Counts:
@@ -82,13 +84,6 @@ class Outcomes(NamedTuple):
         for (_, channel), counts in self.days.items():
             channels[channel].append(counts)
         return {channel: add(channels[channel]) for channel in sorted(channels)}
-
-    def by_day(self) -> dict[date, Counts]:
-        """The outcomes of each day that has any, in order."""
-        days = defaultdict(list)
-        for (day, _), counts in self.days.items():
-            days[day].append(counts)
-        return {day: add(counts) for day, counts in days.items()}
 
 
 class Stopped(NamedTuple):
@@ -143,16 +138,8 @@ class Report(NamedTuple):
     missing: Missing | None = Missing()
     #: None: unknown, Redis is away.
     counted: Counted | None = None
-
-    def calendar(self) -> list[date]:
-        """The days to show, in order: a day without any outcome says something, too."""
-        recorded = {day for day, _ in self.outcomes.days}
-        today = self.made_at.astimezone(self.timezone).date()
-        first = self.since.astimezone(self.timezone).date()
-        if (today - first).days > _LONG:
-            first = min(recorded, default=today)
-        every = {first + timedelta(days=number) for number in range((today - first).days + 1)}
-        return sorted(every | recorded)
+    #: The time to compare with; None: there is none.
+    before: Before | None = None
 
 
 def worst_first(groups: Iterable[Group]) -> list[Group]:

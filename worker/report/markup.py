@@ -24,10 +24,10 @@ def chart(name: str) -> str:
     return f'<div class="chart" id="{name}"></div>'
 
 
-def legend(statuses: Sequence[str] = STATUSES) -> str:
+def legend() -> str:
     """What the colours mean."""
     return '<ul class="legend">{}</ul>'.format(
-        "".join(f'<li class="{status}">{status}</li>' for status in statuses)
+        "".join(f'<li class="{status}">{status}</li>' for status in STATUSES)
     )
 
 

@@ -14,10 +14,12 @@ from typing import Any
 from .. import NAME
 from . import charts
 from .causes_page import jobs_section
+from .comparison import compared
 from .counted_page import WHYS_SHOWN, counted_sections
-from .counts import Counts, Missing, Outcomes, Report, Reserved, Stopped, ago, minute, percent
-from .groups_page import GROUPS_SHOWN, groups_section
+from .counts import Missing, Outcomes, Report, Reserved, ago, minute, percent
+from .groups_page import GROUPS_SHOWN, groups_section, rates
 from .markup import chart, counts_table, in_numbers, legend, section
+from .over_time import over_time
 from .ranking import worst
 
 # The oldest; all that is known is in `--json`.
@@ -55,7 +57,7 @@ _PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page. Everything that comes from a server is escaped."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, _ = report
     period = f"{minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     notes = []  # HTML
     if outcomes.partial:
@@ -66,16 +68,17 @@ def page(report: Report) -> str:
             f"Is a worker running? <code>python -m {NAME}.check</code> tells."
         )
     specs: dict[str, Any] = {}
-    body = [_cards(outcomes.total, stopped)]
+    body = [_cards(report)]
     if outcomes.days:
-        specs = {"days": charts.days(report), "channels": charts.channels(outcomes)}
-        body += [_days(report), _channels(outcomes)]
+        by_time, specs = over_time(report)
+        specs["channels"] = charts.channels(outcomes)
+        body += [by_time, _channels(outcomes)]
         for name, noun, groups in (
             ("chapters", "chapter", outcomes.chapters),
             ("rules", "rule", outcomes.rules),
         ):
             if shown := worst(groups, GROUPS_SHOWN):
-                specs[name] = charts.rates(f"Delivery rate by {noun}", shown)
+                specs[name] = rates(noun, shown)
             body.append(groups_section(name, noun, groups))
     if counted and counted.whys:
         specs["whys"] = charts.whys(counted, WHYS_SHOWN)
@@ -100,13 +103,15 @@ def page(report: Report) -> str:
     )
 
 
-def _cards(total: Counts, stopped: Stopped | None) -> str:
+def _cards(report: Report) -> str:
+    total, stopped = report.outcomes.total, report.stopped
+    comparison = compared(report)
     if stopped is None:
         jobs = ("unknown", "Redis does not answer")
     else:
         jobs = (f"{stopped.total:,}", f"{stopped.failed:,} failed, {stopped.quarantined:,} quarantined")
     cards = [
-        ("", "Delivery rate", percent(total), "of those sent"),
+        ("", "Delivery rate", percent(total), f"of those sent{comparison and f'; {comparison}'}"),
         ("delivered", "Delivered", f"{total.delivered:,}", "accepted by the provider"),
         ("failed", "Failed", f"{total.failed:,}", "accepted for no device"),
         ("skipped", "Skipped", f"{total.skipped:,}", "nothing was sent"),
@@ -119,12 +124,6 @@ def _cards(total: Counts, stopped: Stopped | None) -> str:
             for tone, name, figure, hint in cards
         )
     )
-
-
-def _days(report: Report) -> str:
-    rows = [([str(day), escape(channel)], counts) for (day, channel), counts in report.outcomes.days.items()]
-    table = counts_table(["day", "channel"], rows)
-    return section("days", "By day", legend() + chart("days") + in_numbers(table))
 
 
 def _channels(outcomes: Outcomes) -> str:

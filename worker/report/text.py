@@ -10,12 +10,14 @@ from datetime import datetime, tzinfo
 from .. import NAME
 from ..queue.groups import Group as Cause
 from .columns import columns
+from .comparison import compared
 from .counted_text import counted_as_text
 from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
 from .ranking import left_out, none_failed, why_this_order, worst
+from .slots import slots
 
 # The terminal shows the worst and the newest; `--json` has all that is known.
-DAYS_SHOWN = 31
+SLOTS_SHOWN = {"day": 31, "hour": 49}
 GROUPS_SHOWN = 10
 CAUSES_SHOWN = 10
 REJECTED_SHOWN = 5
@@ -26,21 +28,25 @@ MISSING_SHOWN = 10
 BLOCKS = "█▒░"
 ASCII_BLOCKS = "#x."
 
+_SHORTEST = 6  # columns: a shorter bar tells nothing
 _COUNTS = ("delivered", "failed", "skipped", "rate")
 
 
 def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
     """The lines for a terminal of `width` columns; `blocks`: what bars are made of, see BLOCKS."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, _ = report
     yield f"Prompts from {minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     if outcomes.partial:
         yield "Row level security applies to this role: it may not see every row."
     yield ""
+    if comparison := compared(report):
+        yield from _wrap(f"Delivery rate {percent(outcomes.total)}, {comparison}", width, 0)
+        yield ""
     if outcomes.days:
         yield "{} delivered  {} failed  {} skipped: nothing was sent, not in the rate".format(*blocks)
         yield ""
         yield from _channels(outcomes, width, blocks)
-        yield from _days(report, width, blocks)
+        yield from _slots(report, width, blocks)
         yield from _groups("chapter", outcomes.chapters, width, blocks)
         yield from _groups("rule", outcomes.rules, width, blocks)
     else:
@@ -61,21 +67,20 @@ def _channels(outcomes: Outcomes, width: int, blocks: str) -> Iterator[str]:
     yield ""
 
 
-def _days(report: Report, width: int, blocks: str) -> Iterator[str]:
-    calendar = report.calendar()
-    days = report.outcomes.days
+def _slots(report: Report, width: int, blocks: str) -> Iterator[str]:
+    name = "day" if report.outcomes.hours is None else "hour"
+    calendar = slots(report)
     rows: list[Sequence[str]] = []
     found: list[Counts] = []
-    for day in calendar[-DAYS_SHOWN:]:
-        lines = [(channel, counts) for (at, channel), counts in days.items() if at == day]
-        for number, (channel, counts) in enumerate(lines or [("-", Counts())]):
-            rows.append(("" if number else str(day), *_cells(channel, counts)))
+    for slot in calendar[-SLOTS_SHOWN[name] :]:
+        for number, (channel, counts) in enumerate(slot.channels.items() or [("-", Counts())]):
+            rows.append(("" if number else slot.marked, *_cells(channel, counts)))
             found.append(counts)
     most = max(max(map(sum, found)), 1)
     bars = [(counts, most) for counts in found]
-    yield from _table(("day", "channel", *_COUNTS), 2, rows, bars, width, blocks)
-    if len(calendar) > DAYS_SHOWN:
-        yield f"and {len(calendar) - DAYS_SHOWN:,} days before"
+    yield from _table((name, "channel", *_COUNTS), 2, rows, bars, width, blocks)
+    if (more := len(calendar) - SLOTS_SHOWN[name]) > 0:
+        yield f"and {more:,} {name}s before"
     yield ""
 
 
@@ -158,6 +163,8 @@ def _table(
     """Columns, the first `texts` of them flush left; then each row's bar, its counts as shares of a whole."""
 
     def draw(room: int) -> list[str]:
+        if room < _SHORTEST:
+            return [""] * (len(rows) + 1)
         return ["", *(_bar(counts, whole, room, blocks) for counts, whole in bars)]
 
     yield from columns((header, *rows), texts, width, draw)
