@@ -32,6 +32,7 @@ from ..servers.settings import ConfigError, read_settings
 from .as_json import as_json
 from .counted import Counted, read_counted
 from .counts import Report, Stopped
+from .names import WrongNames, read_names
 from .periods import period
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
@@ -62,6 +63,7 @@ exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 w
 @click.option("--since", default="7d", show_default=True, help="7d, 24h or a date like 2026-11-01")
 @click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="whose days")
 @click.option("--queue", default=QUEUE, show_default=True, help="whose failed jobs")
+@click.option("--names", metavar="SQL", help="a query for ids and names of chapters and rules")
 @click.option("--json", is_flag=True, help="all that is known, as JSON")
 @click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts; -: here")
 def main(**chosen: Any) -> int:
@@ -78,7 +80,10 @@ def main(**chosen: Any) -> int:
     try:
         with closing(postgres.connect(settings.database_url)) as connection:
             outcomes = read_outcomes(connection, since, options.timezone, hourly=hourly, before=before)
+            names = {} if options.names is None else read_names(connection, options.names, outcomes.ids)
             missing = read_missing(connection)
+    except WrongNames as error:
+        return complain(str(error), error.status)
     except errors.InsufficientPrivilege:
         return complain(
             "the role of DATABASE_URL may not read public.follow_up_notification_log (notiflog_worker may "
@@ -99,7 +104,9 @@ def main(**chosen: Any) -> int:
                 stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
         status = complain(f"failed jobs, and why pushes failed, are unknown: {explain(error)}")
-    report = Report(since, options.now, options.timezone, outcomes, stopped, missing, answers, before)
+    report = Report(
+        since, options.now, options.timezone, outcomes, stopped, missing, answers, before, names or {}
+    )
     if options.html:
         page = options.page(report)
         return (_write(options.html, page) if options.html != _HERE else _show(page)) or status

@@ -1,18 +1,20 @@
 """The report as JSON: for programs, and all that is known."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from ..queue.groups import Group as Cause
 from .counted import as_json as counted_as_json
-from .counts import Counts, Missing, Report, Stopped, add
+from .counts import Counts, Group, Missing, Report, Stopped, add
 from .periods import Before
 from .slots import day_bounds, part
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped, missing, counted, before = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, before, names = report
     return {
         "since": since.isoformat(),
         "made_at": made_at.isoformat(),
@@ -30,13 +32,18 @@ def as_json(report: Report) -> dict[str, Any]:
             for (day, channel), counts in outcomes.days.items()
         ],
         **({} if outcomes.hours is None else {"hours": _hours(report, outcomes.hours)}),
-        "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
-        "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
+        "chapters": [_group("chapter_id", group, names) for group in outcomes.chapters],
+        "rules": [_group("scenario_rule_id", group, names) for group in outcomes.rules],
         "rows_may_be_hidden": outcomes.partial,
         "missing_prompts": missing and _missing(missing, made_at),
         "counted_by_workers": counted and counted_as_json(counted),
         "stopped_jobs": stopped and _stopped(stopped),
     }
+
+
+def _group(column: str, group: Group, names: Mapping[UUID, str]) -> dict[str, Any]:
+    name = {"name": names[group.id]} if group.id in names else {}
+    return {column: str(group.id), **name, **_numbers(group.counts)}
 
 
 def _previous(before: Before, channels: dict[str, Counts]) -> dict[str, Any]:

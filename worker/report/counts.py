@@ -1,13 +1,14 @@
 """The figures of a report: outcomes counted by day, channel, chapter and rule, and the jobs that stopped.
 
-Reads only. Chapters and rules are ids here: their names belong to the app. Why single pushes failed the
-log table does not know: see `counted`.
+Reads only. Chapters and rules are ids here: their names belong to the app, see `names`. Why single pushes
+failed the log table does not know: see `counted`.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, tzinfo
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -78,6 +79,11 @@ class Outcomes(NamedTuple):
         """All of them."""
         return add(self.days.values())
 
+    @property
+    def ids(self) -> set[UUID]:
+        """Of all chapters and rules."""
+        return {group.id for group in (*self.chapters, *self.rules)}
+
     def by_channel(self) -> dict[str, Counts]:
         """The outcomes of each channel, in order of their names."""
         channels = defaultdict(list)
@@ -140,6 +146,8 @@ class Report(NamedTuple):
     counted: Counted | None = None
     #: The time to compare with; None: there is none.
     before: Before | None = None
+    #: Of chapters and rules, as they were read; some may have none.
+    names: Mapping[UUID, str] = MappingProxyType({})
 
 
 def worst_first(groups: Iterable[Group]) -> list[Group]:

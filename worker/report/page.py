@@ -57,7 +57,7 @@ _PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page. Everything that comes from a server is escaped."""
-    since, made_at, timezone, outcomes, stopped, missing, counted, _ = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, _, names = report
     period = f"{minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     notes = []  # HTML
     if outcomes.partial:
@@ -78,8 +78,8 @@ def page(report: Report) -> str:
             ("rules", "rule", outcomes.rules),
         ):
             if shown := worst(groups, GROUPS_SHOWN):
-                specs[name] = rates(noun, shown)
-            body.append(groups_section(name, noun, groups))
+                specs[name] = rates(noun, shown, names)
+            body.append(groups_section(name, noun, groups, names))
     if counted and counted.whys:
         specs["whys"] = charts.whys(counted, WHYS_SHOWN)
     body += [counted_sections(counted), _missing(missing, made_at, timezone), jobs_section(stopped, timezone)]

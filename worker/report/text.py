@@ -4,15 +4,17 @@ What jobs say of themselves is printable already, see `queue.stopped`.
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
+from uuid import UUID
 
 from .. import NAME
 from ..queue.groups import Group as Cause
-from .columns import columns
+from .columns import columns, cut
 from .comparison import compared
 from .counted_text import counted_as_text
 from .counts import Counts, Group, Missing, Outcomes, Report, Stopped, ago, minute, percent
+from .names import labels
 from .ranking import left_out, none_failed, why_this_order, worst
 from .slots import slots
 
@@ -22,6 +24,7 @@ GROUPS_SHOWN = 10
 CAUSES_SHOWN = 10
 REJECTED_SHOWN = 5
 LONGEST_ID = 100  # characters
+LONGEST_NAME = 36  # columns, as many as an id has
 MISSING_SHOWN = 10
 
 # Delivered, failed, skipped, in a bar.
@@ -34,7 +37,7 @@ _COUNTS = ("delivered", "failed", "skipped", "rate")
 
 def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
     """The lines for a terminal of `width` columns; `blocks`: what bars are made of, see BLOCKS."""
-    since, made_at, timezone, outcomes, stopped, missing, counted, _ = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, _, names = report
     yield f"Prompts from {minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
     if outcomes.partial:
         yield "Row level security applies to this role: it may not see every row."
@@ -47,8 +50,8 @@ def as_text(report: Report, width: int, blocks: str) -> Iterator[str]:
         yield ""
         yield from _channels(outcomes, width, blocks)
         yield from _slots(report, width, blocks)
-        yield from _groups("chapter", outcomes.chapters, width, blocks)
-        yield from _groups("rule", outcomes.rules, width, blocks)
+        yield from _groups("chapter", outcomes.chapters, names, width, blocks)
+        yield from _groups("rule", outcomes.rules, names, width, blocks)
     else:
         yield "No outcome is recorded in this time: nothing was sent, or nobody records it."
         yield f"Is a worker running? python -m {NAME}.check tells."
@@ -84,13 +87,23 @@ def _slots(report: Report, width: int, blocks: str) -> Iterator[str]:
     yield ""
 
 
-def _groups(name: str, groups: Sequence[Group], width: int, blocks: str) -> Iterator[str]:
+def _groups(
+    name: str, groups: Sequence[Group], names: Mapping[UUID, str], width: int, blocks: str
+) -> Iterator[str]:
     if not any(group.counts.sent for group in groups):
         return
     shown = worst(groups, GROUPS_SHOWN)
     if shown:
+        called = labels([group.id for group in shown], names)
+        ellipsis = "…" if blocks == BLOCKS else "..."
         rows = [
-            (str(id), f"{counts.delivered:,}", f"{counts.failed:,}", percent(counts)) for id, counts in shown
+            (
+                cut(called[id], LONGEST_NAME, ellipsis),
+                f"{counts.delivered:,}",
+                f"{counts.failed:,}",
+                percent(counts),
+            )
+            for id, counts in shown
         ]
         bars = [(counts._replace(skipped=0), counts.sent) for _, counts in shown]
         header = (f"{name}, worst first", "delivered", "failed", "rate")
