@@ -45,16 +45,18 @@ WIDTHS = (40, 120)  # columns: a wider bar says no more
 EPILOG = f"""\
 examples:
   python -m {NAME}.report                                     today and the six days before
-  python -m {NAME}.report --since 24h                         the last 24 hours
+  python -m {NAME}.report --since 24h                         the last 24 hours, by hour
   python -m {NAME}.report --since 2026-11-01 --timezone Europe/Berlin
   python -m {NAME}.report --since 30d --html report.html      a page with charts, to open or to send
   python -m {NAME}.report --html - | mail ...                 the same to another program
+  python -m {NAME}.report --names "select id, name from chapters"     names where there is one, else ids
 
 DATABASE_URL must be of a role that may read the log: a member of notiflog_reader, or its owner. The worker's
 own role may not. Without Redis the outcomes are shown, and the rest is said to be unknown. Why pushes
 failed is counted by the workers in Redis, by days of UTC, for 90 days. The rate is
-delivered of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before
-one of one.
+delivered of delivered and failed, beside that of as many days or hours before, as far into them as now is;
+worst first goes by what the numbers prove: 500 failures of 1,000 before one of one. Up to 48 hours or two
+days are shown by hour, as the clocks of --timezone have it. --names may only read.
 exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 wrong usage or configuration
 """
 
@@ -67,8 +69,8 @@ exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 w
 @click.option("--json", is_flag=True, help="all that is known, as JSON")
 @click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts; -: here")
 def main(**chosen: Any) -> int:
-    """What became of the prompts: outcomes by day and channel, delivery rates of chapters and rules, and the
-    jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
+    """What became of the prompts: outcomes by day or hour and channel, delivery rates of chapters and rules,
+    and the jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
     """
     options = _understand(SimpleNamespace(**chosen))
     since, hourly, before = options.period

@@ -14,6 +14,8 @@ import vl_convert
 from .counted import Counted
 from .counts import STATUSES, Counts, Outcomes
 
+# Up to so many hours every one has a label, or every third; else every sixth.
+_FEW, _SOME = 12, 25
 _DRAW = Path(__file__).with_name("draw.js")
 
 
@@ -94,8 +96,9 @@ def whys(counted: Counted, most: int) -> dict[str, Any]:
     )
 
 
-def calendar_axis(field: str) -> dict[str, Any]:
+def calendar_axis(field: str, slots: int = 0) -> dict[str, Any]:
     """The axis of days or hours: their labels as in `Slot`, in the order in which they come."""
+    every, narrow = (1, 3) if slots <= _FEW else (3, 6) if slots <= _SOME else (6, 12)
     return {
         "field": field,
         "type": "ordinal",
@@ -105,9 +108,10 @@ def calendar_axis(field: str) -> dict[str, Any]:
             "labelAngle": 0,
             "labelOverlap": "greedy",
             "labelSeparation": 8,
-            # Of an hour its time, and of the first of a day the date.
-            "labelExpr": "length(datum.value) > 10 && slice(datum.value, 11, 13) !== '00'"
-            " ? slice(datum.value, 11, 16) : utcFormat(toDate(slice(datum.value, 0, 10)), '%d %b')",
+            # Of an hour its time, and of the first of a day the date, which needs more room than an hour has.
+            "labelExpr": "length(datum.value) > 10 && slice(datum.value, 11, 13) !== '00' ? "
+            f"(+slice(datum.value, 11, 13) % (windowSize()[0] > 640 ? {every} : {narrow}) ? '' : "
+            "slice(datum.value, 11, 16)) : utcFormat(toDate(slice(datum.value, 0, 10)), '%d %b')",
             "ticks": False,
             "labelPadding": 6,
         },

@@ -41,7 +41,15 @@ def rates(noun: str, groups: Sequence[Group], names: Mapping[UUID, str]) -> dict
         }
         for group, rate, low, high in found
     ]
-    axis = {"format": ".1~%", "tickCount": 4, "domain": False, "ticks": False}
+    axis = {
+        "format": ".1~%",
+        "tickCount": 4,
+        "labelFlush": False,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
+        "domain": False,
+        "ticks": False,
+    }
     x = {
         "type": "quantitative",
         "title": None,

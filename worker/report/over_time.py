@@ -47,7 +47,7 @@ def columns(name: str, calendar: Sequence[Slot], extent: int) -> dict[str, Any]:
         height=220,
         mark={"type": "bar", "cornerRadius": 2},
         encoding={
-            "x": calendar_axis("slot"),
+            "x": calendar_axis("slot", len(calendar)),
             "y": {
                 "field": "prompts",
                 "type": "quantitative",
@@ -96,7 +96,7 @@ def rate(name: str, calendar: Sequence[Slot], extent: int) -> dict[str, Any]:
         f"Delivery rate by {name}",
         values,
         height=140,
-        encoding={"x": calendar_axis("slot"), "y": y},
+        encoding={"x": calendar_axis("slot", len(calendar)), "y": y},
         layer=[
             {"mark": {**mark, "type": "line", "strokeWidth": 2, "aria": False}},
             {

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..command import count
 from .counts import Group, percent
 
 
@@ -25,7 +26,7 @@ def left_out(groups: Sequence[Group], shown: Sequence[Group]) -> str:
 def none_failed(name: str, groups: Sequence[Group]) -> str:
     """Instead of the worst, where none of the groups had a failure; `name`: what each of them is."""
     sent = sum([1 for group in groups if group.counts.sent])
-    return f"No {name} had a failure: everything that was sent in {sent:,} of them was delivered."
+    return f"No {name} had a failure: everything that was sent for {count(sent, name)} was delivered."
 
 
 def why_this_order(shown: Sequence[Group]) -> str:
