@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -15,7 +16,8 @@ from tests.report.test_report import Record, environment, record, told
 from worker.report import page as pages
 from worker.report.as_json import as_json
 from worker.report.comparison import compared
-from worker.report.counts import Counts, Outcomes, Report
+from worker.report.counts import Counts, Group, Outcomes, Report
+from worker.report.groups_page import rates
 from worker.report.periods import Before, period
 from worker.report.reading import read_outcomes
 from worker.report.slots import not_whole, slots
@@ -278,6 +280,22 @@ def test_the_line_has_gaps_and_what_is_not_whole_is_lighter(browser: Browser, tm
         ".filter(mark => +(mark.getAttribute('opacity') || 1) < 1 && mark.getBBox().width > 0).length"
     )
     assert tab.evaluate(lighter) == 3 + 1  # of the last day
+
+
+def test_the_table_has_what_the_charts_draw() -> None:
+    html = pages.page(asked("7d", NOW, days={(NOW.date(), name): Counts(9, 1) for name in ("apns", "fcm")}))
+    assert html.count(">2026-11-22 (until 11:30)</th>") == 3
+    assert '>all</th><td class="number">18</td><td class="number">2</td>' in html
+
+
+def test_an_interval_ends_with_the_axis_and_is_told_whole() -> None:
+    groups = [Group(UUID(int=1), Counts(17, 4)), Group(UUID(int=2), Counts(8_900, 1_100))]
+    spec = rates("chapter", groups, {})
+    start, end = spec["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    few, many = spec["data"]["values"]
+    assert (start, end, few["low"], few["interval"]) == (0.8, 0.9, 0.8, "60.0 to 92.3 %")
+    assert (few["high"], few["percent"]) == (0.9, "81.0 %")
+    assert start < many["low"] < many["rate"] < many["high"] < end
 
 
 def test_rates_stand_on_an_axis_near_the_worst(browser: Browser, tmp_path: Path) -> None:

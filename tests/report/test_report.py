@@ -330,7 +330,7 @@ def test_one_cause_is_told_once_however_many_jobs_it_stopped(
 Jobs: 150 failed, 1 quarantined; see python -m worker.replay
   quarantined (unreadable)  job-200
     no data
-  2026-11-22 09:01 to 2026-11-22 11:30  150 jobs failed (rejected)
+  2026-11-22 09:01 to 2026-11-22 11:30  150 jobs stopped (rejected)
     150 events: $.chapter_id: unknown
     150 events: $: wrong
     jobs job-0, job-1, job-2 and 147 more

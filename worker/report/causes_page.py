@@ -5,6 +5,7 @@ from datetime import tzinfo
 from html import escape
 
 from .. import NAME
+from ..command import count
 from ..queue.groups import Group as Cause
 from .counts import Stopped, minute
 from .markup import section
@@ -29,11 +30,10 @@ def jobs_section(stopped: Stopped | None, timezone: tzinfo) -> str:
         )
         content += _table(stopped.causes[:CAUSES_SHOWN], timezone)
         if folded := stopped.causes[CAUSES_SHOWN:][:FOLDED_SHOWN]:
-            content += (
-                f"<details><summary>{len(folded):,} more causes</summary>{_table(folded, timezone)}</details>"
-            )
+            summary = f"<summary>{count(len(folded), 'more cause')}</summary>"
+            content += f"<details>{summary}{_table(folded, timezone)}</details>"
         if unlisted := stopped.beyond(CAUSES_SHOWN + FOLDED_SHOWN):
-            content += f"<p>and {unlisted:,} more jobs, not listed</p>"
+            content += f"<p>and {count(unlisted, 'more job')}, not listed</p>"
     return section("jobs", "Stopped jobs", content)
 
 
@@ -46,12 +46,13 @@ def _table(causes: Iterable[Cause], timezone: tzinfo) -> str:
 def _row(cause: Cause, timezone: tzinfo) -> str:
     job = cause.sample
     since = escape(cause.period(lambda moment: minute(moment, timezone))).replace(" to ", " to<br>")
+    state = job.state if cause.jobs == 1 else "stopped"  # some may have failed, others be set aside
     many = f"<strong>{cause.jobs:,} jobs</strong><br>" if cause.jobs > 1 else ""
     why = "" if cause.jobs > 1 and cause.problems else escape(job.why)
     lines = "".join(f"<li><code>{escape(line)}</code></li>" for line in cause.complaints(REJECTED_SHOWN))
     return (
         f"<tr><td>{since}</td>"
-        f'<td><span class="state">{escape(job.state)}: {escape(job.reason)}</span> {many}'
+        f'<td><span class="state">{escape(state)}: {escape(job.reason)}</span> {many}'
         f"<code>{escape(cause.named(LONGEST_ID))}</code></td>"
         f"<td>{why}{f'<ul>{lines}</ul>' if lines else ''}</td></tr>"
     )

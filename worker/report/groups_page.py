@@ -16,7 +16,10 @@ from .zoom import zoom
 #: The worst; all that is known is in `--json`.
 GROUPS_SHOWN = 15
 
-_HINT = "Worst first by what the numbers prove; the line is the 95 % interval, long where prompts are few."
+_HINT = (
+    "Worst first by what the numbers prove; the line is the 95 % interval, long where prompts are few, and "
+    "cut off at the chart's edge."
+)
 
 
 def rates(noun: str, groups: Sequence[Group], names: Mapping[UUID, str]) -> dict[str, Any]:

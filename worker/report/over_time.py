@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from .charts import calendar_axis, colours, rows, spec
-from .counts import Report, percent
+from .counts import Counts, Report, percent
 from .markup import chart, counts_table, in_numbers, legend, muted, section
 from .slots import Slot, not_whole, slots
 from .zoom import zoom
@@ -26,16 +26,15 @@ def over_time(report: Report) -> tuple[str, dict[str, dict[str, Any]]]:
     if any(slot.total.sent for slot in calendar):
         specs = {"rate": rate(name, calendar, extent), **specs}
         content = f"<h3>Delivery rate</h3>{chart('rate')}<h3>Prompts</h3>"
-    table = counts_table(
-        [name, "channel"],
-        [
-            ([escape(slot.marked), escape(channel)], counts)
-            for slot in calendar
-            for channel, counts in slot.channels.items()
-        ],
-    )
+    table = counts_table([name, "channel"], [row for slot in calendar for row in _lines(slot)])
     content += legend() + chart("days") + muted(not_whole(calendar, "Lighter")) + in_numbers(table)
     return section("days", f"By {name}", content), specs
+
+
+def _lines(slot: Slot) -> list[tuple[list[str], Counts]]:
+    """Of the table: each channel, and what the charts draw of them."""
+    shown = slot.channels if len(slot.channels) < 2 else {**slot.channels, "all": slot.total}
+    return [([escape(slot.marked), escape(channel)], counts) for channel, counts in shown.items()]
 
 
 def columns(name: str, calendar: Sequence[Slot], extent: int) -> dict[str, Any]:

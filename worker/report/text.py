@@ -9,6 +9,7 @@ from datetime import datetime, tzinfo
 from uuid import UUID
 
 from .. import NAME
+from ..command import count
 from ..queue.groups import Group as Cause
 from .columns import columns, cut
 from .comparison import compared
@@ -142,7 +143,7 @@ def _stopped(stopped: Stopped | None, timezone: tzinfo, width: int) -> Iterator[
     for cause in stopped.causes[:CAUSES_SHOWN]:
         yield from _cause(cause, timezone, width)
     if more := stopped.beyond(CAUSES_SHOWN):
-        yield f"and {more:,} more jobs"
+        yield f"and {count(more, 'more job')}"
 
 
 def _cause(cause: Cause, timezone: tzinfo, width: int) -> Iterator[str]:
@@ -151,7 +152,7 @@ def _cause(cause: Cause, timezone: tzinfo, width: int) -> Iterator[str]:
     if cause.jobs == 1:
         head = f"{job.state} ({job.reason})  {job.job_id}"
     else:
-        head = f"{cause.jobs:,} jobs {job.state} ({job.reason})"
+        head = f"{cause.jobs:,} jobs stopped ({job.reason})"  # some may have failed, others be set aside
     yield from _wrap(f"{since}  {head}" if since else head, width, 2)
     if cause.jobs == 1 or not cause.problems:
         yield from _wrap(job.why, width, 4)
@@ -186,8 +187,8 @@ def _table(
 def _bar(counts: Counts, whole: int, length: int, blocks: str) -> str:
     bar = ""
     done = 0
-    for count, block in zip(counts, blocks, strict=True):
-        done += count
+    for prompts, block in zip(counts, blocks, strict=True):
+        done += prompts
         bar = bar.ljust(round(done / whole * length), block)
     return bar
 
