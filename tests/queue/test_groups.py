@@ -1,5 +1,7 @@
 """Which jobs stopped for one cause, and that nobody can fill memory with causes."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from worker.queue import groups
@@ -9,6 +11,10 @@ from worker.queue.stopped import StoppedJob
 
 def stopped(number: int, *lines: str, reason: str = "rejected", why: str = "some of many") -> StoppedJob:
     return StoppedJob(f"job-{number}", "failed", None, reason, why, 5, lines)
+
+
+def moment(hour: int) -> datetime:
+    return datetime(2026, 11, 22, hour, tzinfo=UTC)
 
 
 #: Two jobs' rejected lines, and whether their cause is one.
@@ -68,3 +74,26 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = group(stopped(n, f"[0] $.chapter_id: there is no such chapter: {n}") for n in range(5))
     assert one.problems.total() == 5
     assert (len(one.problems), one.problems["others"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "period", "complaints", "named"),
+    [
+        ([stopped(0, "[1] $.a: x", "[2] $.b: y")], "", ["[1] $.a: x", "and 1 more"], "job-0"),
+        ([stopped(0, "[1] $.a: x"), stopped(1, "[2] $.a: x")], "", ["2 events: $.a: x"], "job-0, job-1"),
+        (
+            [stopped(n, "[1] $.a: x", "[2] $.b: y")._replace(since=moment(n)) for n in range(5)],
+            "00:00 to 04:00",
+            ["5 events: $.a: x", "and 5 more"],
+            "job-0, job-1, job-2 and 2 more",
+        ),
+        ([stopped(n)._replace(since=moment(0)) for n in range(2)], "00:00", [], "job-0, job-1"),
+    ],
+    ids=["one job", "two jobs", "many jobs", "one moment"],
+)
+def test_a_group_tells_its_period_its_problems_and_some_of_its_jobs(
+    jobs: list[StoppedJob], period: str, complaints: list[str], named: str
+) -> None:
+    (one,) = group(jobs)
+    said = one.period(lambda moment: f"{moment:%H:%M}"), one.complaints(1), one.named(100)
+    assert said == (period, complaints, named)

@@ -20,15 +20,18 @@ from tests.manual import ROOT
 from tests.migrations.conftest import require
 from tests.report.browser import PROGRAM, Browser, Page, chromium
 from worker.demo import sample
+from worker.queue.groups import group
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
 from worker.report import page as pages
+from worker.report.causes_page import CAUSES_SHOWN, REJECTED_SHOWN, jobs_section
 from worker.report.counts import Counts, Group, Missing, Outcomes, Report, Reserved, Stopped, worst_first
-from worker.report.page import GROUPS_SHOWN, JOBS_SHOWN, REJECTED_SHOWN
+from worker.report.groups_page import GROUPS_SHOWN
 
 NOW = datetime(2026, 11, 22, 11, 30, tzinfo=UTC)
 DRAWN = "document.querySelector('[data-drawn]') !== null"
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
+MARKS = {"rate": "symbol", "days": "rect", "channels": "rect", "chapters": "symbol", "rules": "symbol"}
 STYLE = Path(pages.__file__).with_name("style.css").read_text()
 
 # In a job's id and texts: would be an element, an event handler, the end of a script, wider than any screen.
@@ -55,7 +58,7 @@ def job(number: int, text: str = "") -> StoppedJob:
         f"8c1f6f0a-0d4e-4d39-9c55-0b6f3f1f3b{number:02}{text}",
         "failed",
         since,
-        "rejected",
+        f"reason-{number}",
         text,
         500,
         (*rejected,),
@@ -75,7 +78,8 @@ def made_up(*, text: str = "", days: int = 7) -> Report:
     outcomes = Outcomes(
         dict(sorted(counts.items())), worst_first(chapters), worst_first(rules), partial=False
     )
-    stopped = Stopped(150, 3, [job(number, text) for number in range(30)])
+    jobs = [job(number, text) for number in range(30)]
+    stopped = Stopped(150, 3, jobs, group(jobs))
     since = datetime.combine(NOW.date() - timedelta(days=days - 1), datetime.min.time(), UTC)
     return Report(since, NOW, UTC, outcomes, stopped)
 
@@ -99,12 +103,12 @@ def test_every_chart_is_drawn_and_nothing_overflows(
     tab.open(path, DRAWN)
     drawn = {
         name: tab.evaluate(
-            f"[...document.querySelectorAll('#{name} .mark-rect.role-mark path')]"
+            f"[...document.querySelectorAll('#{name} .mark-{mark}.role-mark path')]"
             ".filter(mark => mark.getBBox().width > 0 && mark.getBBox().height > 0).length"
         )
-        for name in ("days", "channels", "chapters", "rules")
+        for name, mark in MARKS.items()
     }
-    assert drawn == {"days": 6 * 3, "channels": 2 * 3, "chapters": GROUPS_SHOWN * 2, "rules": 3 * 2}
+    assert drawn == {"rate": 6, "days": 6 * 3, "channels": 2 * 3, "chapters": GROUPS_SHOWN, "rules": 3}
     assert tab.evaluate("[...document.querySelectorAll('.chart svg')].every(svg => svg.clientWidth > 250)")
     tab.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
     assert tab.evaluate("[document.scrollingElement.scrollWidth, innerWidth]") == [width, width]
@@ -204,6 +208,7 @@ def test_a_screen_reader_finds_a_title_a_language_and_named_charts(browser: Brow
         ".map(chart => chart.getAttribute('aria-label'))"
     )
     assert tab.evaluate(names) == [
+        "Delivery rate by day",
         "Prompts by day: delivered, failed and skipped",
         "Prompts by channel: delivered, failed and skipped",
         "Delivery rate by chapter, the worst first",
@@ -249,9 +254,19 @@ def test_long_lists_are_cut_and_say_so() -> None:
     html = pages.page(made_up())
     assert html.count("contains a NUL character") == 30 * REJECTED_SHOWN
     assert html.count("and 20 more</code>") == 30
-    assert f"<summary>{30 - JOBS_SHOWN} more</summary>" in html
-    assert "and 123 more, not listed" in html
-    assert f"The worst {GROUPS_SHOWN} of 40." in html
+    assert f"<summary>{30 - CAUSES_SHOWN} more causes</summary>" in html
+    assert "and 123 more jobs, not listed" in html
+    assert f"and {40 - GROUPS_SHOWN} more</p>" in html
+
+
+def test_one_cause_is_one_row_however_many_jobs_it_stopped() -> None:
+    jobs = [job(number)._replace(reason="rejected") for number in range(46)]
+    html = jobs_section(Stopped(46, 0, jobs, group(jobs)), UTC)
+    assert html.count("<tr><td>") == 1
+    assert "2026-11-22 10:45 to<br>2026-11-22 11:30" in html
+    assert "<strong>46 jobs</strong>" in html
+    assert f"<code>{jobs[0].job_id}, {jobs[1].job_id}, {jobs[2].job_id} and 43 more</code>" in html
+    assert "<code>1,380 events: $.results[].token: contains a NUL character</code>" in html
 
 
 def test_prompts_that_were_never_reported_have_a_section() -> None:
@@ -272,6 +287,11 @@ def test_an_empty_time_says_so_and_draws_nothing(browser: Browser, tmp_path: Pat
     assert "No outcome is recorded in this time" in text
     assert "Row level security applies" in text
     assert "Unknown: Redis did not answer" in text
+    assert "`" not in text
+    assert (
+        tab.evaluate("document.querySelector('.note:last-child code').textContent")
+        == "python -m worker.check"
+    )
     assert tab.evaluate("document.querySelectorAll('.chart').length") == 0
     assert tab.problems() == []
 

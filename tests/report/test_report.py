@@ -22,9 +22,9 @@ from tests.drain.conftest import JOB, QUARANTINE, Drain, drain, new_worker, queu
 from worker import history
 from worker.demo import sample
 from worker.logs import token_hash
+from worker.queue.groups import group
 from worker.queue.stopped import StoppedJob
 from worker.report import __main__ as report
-from worker.report.__main__ import beginning
 from worker.report.counted import Counted
 from worker.report.counts import (
     Counts,
@@ -37,14 +37,15 @@ from worker.report.counts import (
     percent,
     worst_first,
 )
+from worker.report.periods import period
 from worker.report.reading import LISTED
 from worker.report.text import (
     BLOCKS,
-    DAYS_SHOWN,
+    CAUSES_SHOWN,
     GROUPS_SHOWN,
-    JOBS_SHOWN,
     MISSING_SHOWN,
     REJECTED_SHOWN,
+    SLOTS_SHOWN,
     as_text,
 )
 
@@ -120,7 +121,7 @@ def login(database: str, connection: psycopg.Connection) -> Iterator[Callable[[s
 
 def shown(outcomes: Outcomes, stopped: Stopped | None = None, *, days: int = 7, width: int = 80) -> list[str]:
     """The lines of a report that was made at NOW."""
-    since = beginning(f"{days}d", NOW, UTC)
+    since = period(f"{days}d", NOW, UTC).since
     report = Report(since, NOW, UTC, outcomes, stopped, counted=Counted(since.date(), NOW.date(), 0, [], []))
     return list(as_text(report, width, BLOCKS))
 
@@ -134,6 +135,10 @@ def stopped_job(number: int = 0, *rejected: str, **changes: Any) -> StoppedJob:
     since = NOW - timedelta(minutes=number)
     job = StoppedJob(f"job-{number}", "failed", since, "rejected", "some events rejected", 100, rejected)
     return job._replace(**changes)
+
+
+def all_stopped(jobs: list[StoppedJob]) -> Stopped:
+    return Stopped(len(jobs), 0, jobs, group(jobs))
 
 
 # --- what is counted ---------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ def test_a_period_begins_at_midnight_of_the_time_zone(
     ],
 )
 def test_since_means_whole_days_or_exact_hours(since: str, timezone: Any, expected: datetime) -> None:
-    assert beginning(since, NOW, timezone) == expected
+    assert period(since, NOW, timezone).since == expected
 
 
 @pytest.mark.parametrize(
@@ -285,7 +290,12 @@ def test_all_jobs_are_counted_and_the_newest_listed(
 def test_the_queue_is_the_one_that_is_named(told: Callable[..., Any], redis: Redis) -> None:
     redis.rpush(QUARANTINE, "of the queue notiflog")
     Queue("another", connection=redis).enqueue(JOB, [])
-    assert told("--queue", "another")["stopped_jobs"] == {"failed": 0, "quarantined": 0, "newest": []}
+    assert told("--queue", "another")["stopped_jobs"] == {
+        "failed": 0,
+        "quarantined": 0,
+        "causes": [],
+        "newest": [],
+    }
 
 
 def test_of_a_queue_that_is_not_there_nothing_is_known(told: Callable[..., Any]) -> None:
@@ -294,11 +304,47 @@ def test_of_a_queue_that_is_not_there_nothing_is_known(told: Callable[..., Any])
 
 def test_long_lists_say_how_much_more_there_is() -> None:
     lines = [f"[{number}] $: wrong" for number in range(REJECTED_SHOWN + 3)]
-    jobs = [stopped_job(number, *lines) for number in range(JOBS_SHOWN + 5)]
-    text = shown(made_up({(date(2026, 11, 20), "fcm"): Counts(1)}, GROUPS_SHOWN + 2), Stopped(200, 0, jobs))
+    jobs = [stopped_job(number, *lines, reason=f"reason-{number}") for number in range(CAUSES_SHOWN + 5)]
+    outcomes = made_up({(date(2026, 11, 20), "fcm"): Counts(1)}, GROUPS_SHOWN + 2)
+    text = shown(outcomes, all_stopped(jobs)._replace(failed=200))
     assert text[-1] == "and 190 more jobs"
-    assert text.count("    and 3 more") == JOBS_SHOWN
+    assert text.count("    and 3 more") == CAUSES_SHOWN
     assert text.count("and 2 more") == 2  # chapters and rules
+
+
+def test_one_cause_is_told_once_however_many_jobs_it_stopped(
+    told: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [stopped_job(number, f"[{number}] $.chapter_id: unknown", "[0] $: wrong") for number in range(150)]
+    aside = stopped_job(200, state="quarantined", since=None, reason="unreadable", why="no data")
+    monkeypatch.setattr("worker.report.reading.stopped_jobs", lambda redis, queue: iter([*jobs, aside]))
+    unreadable, rejected = told()["stopped_jobs"]["causes"]
+    assert (unreadable["jobs"], unreadable["why"], unreadable["first"]) == (1, "no data", None)
+    assert (rejected["jobs"], rejected["events"], rejected["reason"]) == (150, 15_000, "rejected")
+    assert (rejected["first"], rejected["last"]) == ("2026-11-22T09:01:00+00:00", "2026-11-22T11:30:00+00:00")
+    assert rejected["job_ids"] == ["job-0", "job-1", "job-2"]
+    assert rejected["problems"] == {"$.chapter_id: unknown": 150, "$: wrong": 150}
+    assert report.main([]) == 0
+    assert capsys.readouterr().out.endswith(
+        """\
+Jobs: 150 failed, 1 quarantined; see python -m worker.replay
+  quarantined (unreadable)  job-200
+    no data
+  2026-11-22 09:01 to 2026-11-22 11:30  150 jobs stopped (rejected)
+    150 events: $.chapter_id: unknown
+    150 events: $: wrong
+    jobs job-0, job-1, job-2 and 147 more
+"""
+    )
+
+
+def test_jobs_beyond_the_most_causes_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [stopped_job(number, reason=f"reason-{number}") for number in range(2_000)]
+    monkeypatch.setattr("worker.report.reading.stopped_jobs", lambda redis, queue: iter(jobs))
+    assert report.main([]) == 0
+    assert capsys.readouterr().out.endswith(f"and {2_000 - CAUSES_SHOWN:,} more jobs\n")
 
 
 def test_no_text_from_redis_steers_the_terminal(redis: Redis, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,7 +420,7 @@ def test_without_a_look_at_the_reservations_the_report_says_so(
 def test_of_many_that_were_never_reported_the_oldest_are_shown() -> None:
     prompts = [Reserved(f"{n:012x}", NOW - timedelta(hours=n), 1) for n in range(20)]
     outcomes = made_up({(date(2026, 11, 20), "fcm"): Counts(1)})
-    since = beginning("7d", NOW, UTC)
+    since = period("7d", NOW, UTC).since
     text = list(as_text(Report(since, NOW, UTC, outcomes, None, Missing(35, prompts)), 80, BLOCKS))
     assert f"and {35 - MISSING_SHOWN} more prompts" in text
     assert max(map(len, text)) <= 80
@@ -392,7 +438,7 @@ def test_it_reads_like_this() -> None:
     groups = [Group(UUID(int=1), Counts(30, 30)), Group(UUID(int=2), Counts(1_060, 0))]
     job = stopped_job(5, "[17] $.results[0].token: contains a NUL character")
     outcomes = Outcomes(days, groups, groups[:1], partial=False)
-    assert "\n".join(shown(outcomes, Stopped(1, 0, [job]), days=3)) == (
+    assert "\n".join(shown(outcomes, all_stopped([job]), days=3)) == (
         """\
 Prompts from 2026-11-20 00:00 to 2026-11-22 11:30 (UTC)
 
@@ -403,15 +449,15 @@ apns            60      20       20  75.0 %  ██▒
 fcm          1,030      10       10  99.0 %  ██████████████████████████████████▒
 all          1,090      30       30  97.3 %
 
-day         channel  delivered  failed  skipped     rate
-2026-11-20  apns            60      20       20   75.0 %  █▒
-            fcm             30      10       10   75.0 %  █
-2026-11-21  -                0       0        0        -
-2026-11-22  fcm          1,000       0        0  100.0 %  ██████████████████████
+day                       channel  delivered  failed  skipped     rate
+2026-11-20                apns            60      20       20   75.0 %  ▒
+                          fcm             30      10       10   75.0 %
+2026-11-21                -                0       0        0        -
+2026-11-22 (until 11:30)  fcm          1,000       0        0  100.0 %  ████████
 
-chapter, worst first                  delivered  failed     rate
-00000000-0000-0000-0000-000000000001         30      30   50.0 %  ███████▒▒▒▒▒▒▒
-00000000-0000-0000-0000-000000000002      1,060       0  100.0 %  ██████████████
+chapter, worst first                  delivered  failed    rate
+00000000-0000-0000-0000-000000000001         30      30  50.0 %  ████████▒▒▒▒▒▒▒
+and 1 more without a failure
 
 rule, worst first                     delivered  failed    rate
 00000000-0000-0000-0000-000000000001         30      30  50.0 %  ████████▒▒▒▒▒▒▒
@@ -429,19 +475,19 @@ Jobs: 1 failed, 0 quarantined; see python -m worker.replay
 def test_every_line_fits_into_eighty_columns() -> None:
     days = {(date(2026, 11, 20), "apns"): Counts(1_234_567, 234_567, 34_567)}
     job = stopped_job(0, "[17] $: " + "far too long " * 20)
-    assert max(map(len, shown(made_up(days, 20), Stopped(1, 0, [job])))) <= 80
+    assert max(map(len, shown(made_up(days, 20), all_stopped([job])))) <= 80
 
 
 def test_a_day_without_outcomes_is_shown() -> None:
     days = {(date(2026, 11, 20), "fcm"): Counts(5), (date(2026, 11, 22), "fcm"): Counts(5)}
-    assert "2026-11-21  -                0       0        0        -" in shown(made_up(days))
+    assert "2026-11-21                -                0       0        0        -" in shown(made_up(days))
 
 
 def test_of_a_long_time_the_last_days_are_shown() -> None:
     days = {(NOW.date() - timedelta(days=back), "fcm"): Counts(5) for back in reversed(range(40))}
     text = shown(made_up(days), days=40)
-    assert f"and {40 - DAYS_SHOWN} days before" in text
-    assert len([line for line in text if line.startswith("2026-")]) == DAYS_SHOWN
+    assert f"and {40 - SLOTS_SHOWN['day']} days before" in text
+    assert len([line for line in text if line.startswith("2026-")]) == SLOTS_SHOWN["day"]
 
 
 def test_days_before_the_first_outcome_are_left_out_when_they_are_too_many() -> None:
@@ -493,7 +539,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(record: Record) -> None:
 def test_no_mentor_is_named(
     record: Record, app: sample.App, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    record("2026-11-16T06:00Z")
+    record("2026-11-16T06:00Z", "failed")
     assert report.main(["--since", "2026-11-16", form]) == 0
     said = capsys.readouterr().out
     assert str(app.chapters[0]) in said

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -48,6 +48,28 @@ class Group:
         for problem, count in _problems(job).items():
             known = problem in self.problems or len(self.problems) < _PROBLEMS
             self.problems[problem if known else "others"] += count
+
+    def period(self, moment: Callable[[datetime], str]) -> str:
+        """From the first of its moments to the last, as `moment` writes them; "" where there is none."""
+        if not self.since:
+            return ""
+        first, last = map(moment, self.since)
+        return first if first == last else f"{first} to {last}"
+
+    def complaints(self, most: int) -> list[str]:
+        """What is wrong with its events, a line each: `most` of a single job's, or its most frequent ones."""
+        if self.jobs == 1:
+            lines, rest = list(self.sample.rejected[:most]), len(self.sample.rejected) - most
+        else:
+            worst = self.problems.most_common(most)
+            lines = [f"{n:,} event{'' if n == 1 else 's'}: {problem}" for problem, n in worst]
+            rest = self.problems.total() - sum([n for _, n in worst])
+        return [*lines, f"and {rest:,} more"] if rest > 0 else lines
+
+    def named(self, longest: int) -> str:
+        """Some of its jobs, and how many more; `longest`: characters of an id."""
+        more = f" and {self.jobs - len(self.ids):,} more" if self.jobs > len(self.ids) else ""
+        return f"{', '.join([job_id[:longest] for job_id in self.ids])}{more}"
 
 
 def group(jobs: Iterable[StoppedJob]) -> list[Group]:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from .. import NAME
@@ -12,6 +13,7 @@ from ..queue.groups import Group, group
 from ..queue.stopped import StoppedJob
 
 _SHOWN_REJECTED = 3  # problems of a group
+_LONGEST_ID = 100  # characters
 
 
 def list_as_json(stopped: Iterable[StoppedJob]) -> None:
@@ -58,8 +60,8 @@ def say_reasons(counts: Counter[str]) -> None:
 
 def say_job(job: StoppedJob, *, lines: bool = True) -> None:
     """One job; `lines`: with its rejected events."""
-    since = f"{job.since:%Y-%m-%d %H:%M:%S}Z" if job.since else job.state
-    say(f"\n{job.job_id:.100}  {since}  {job.reason}  {_events(job.events)}".rstrip())
+    since = _moment(job.since) if job.since else job.state
+    say(f"\n{job.job_id[:_LONGEST_ID]}  {since}  {job.reason}  {_events(job.events)}".rstrip())
     flow(job.why, "  ")
     for line in job.rejected if lines else ():
         flow(line, "    ")
@@ -69,34 +71,18 @@ def _say_group(one: Group) -> None:
     if one.jobs == 1:
         say_job(one.sample, lines=False)
     else:
-        since, events = _period(one) or one.sample.state, _events(one.events or None)
+        since, events = one.period(_moment) or one.sample.state, _events(one.events or None)
         say(f"\n{one.jobs:,} jobs  {since}  {one.sample.reason}  {events}".rstrip())
         if not one.problems:
             flow(one.sample.why, "  ")
-    _say_problems(one)
-    if one.jobs > 1:
-        more = f" and {one.jobs - len(one.ids):,} more" if one.jobs > len(one.ids) else ""
-        flow(f"{', '.join(f'{job_id:.100}' for job_id in one.ids)}{more}", "  jobs ")
-
-
-def _period(one: Group) -> str | None:
-    if not one.since:
-        return None
-    first, last = (f"{moment:%Y-%m-%d %H:%M:%S}Z" for moment in one.since)
-    return first if first == last else f"{first} to {last}"
-
-
-def _say_problems(one: Group) -> None:
-    if one.jobs == 1:
-        lines, rest = list(one.sample.rejected[:_SHOWN_REJECTED]), len(one.sample.rejected) - _SHOWN_REJECTED
-    else:
-        worst = one.problems.most_common(_SHOWN_REJECTED)
-        lines = [f"{_events(n)}: {problem}" for problem, n in worst]
-        rest = one.problems.total() - sum(n for _, n in worst)
-    for line in lines:
+    for line in one.complaints(_SHOWN_REJECTED):
         flow(line, "    ")
-    if rest > 0:
-        say(f"    and {rest:,} more")
+    if one.jobs > 1:
+        flow(one.named(_LONGEST_ID), "  jobs ")
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _say_head(counts: Counter[str]) -> None:

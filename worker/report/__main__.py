@@ -2,11 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from contextlib import closing
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +29,11 @@ from ..queue.known import unknown_queue
 from ..servers import postgres
 from ..servers.redis import BadAddress, client, explain
 from ..servers.settings import ConfigError, read_settings
+from .as_json import as_json
 from .counted import Counted, read_counted
-from .counted import as_json as counted_as_json
-from .counts import Counts, Missing, Report, Stopped
+from .counts import Report, Stopped
+from .names import WrongNames, read_names
+from .periods import period
 from .reading import read_missing, read_outcomes, read_stopped
 from .text import ASCII_BLOCKS, BLOCKS, as_text
 
@@ -44,31 +45,35 @@ WIDTHS = (40, 120)  # columns: a wider bar says no more
 EPILOG = f"""\
 examples:
   python -m {NAME}.report                                     today and the six days before
-  python -m {NAME}.report --since 24h                         the last 24 hours
+  python -m {NAME}.report --since 24h                         the last 24 hours, by hour
   python -m {NAME}.report --since 2026-11-01 --timezone Europe/Berlin
   python -m {NAME}.report --since 30d --html report.html      a page with charts, to open or to send
   python -m {NAME}.report --html - | mail ...                 the same to another program
+  python -m {NAME}.report --names "select id, name from chapters"     names where there is one, else ids
 
 DATABASE_URL must be of a role that may read the log: a member of notiflog_reader, or its owner. The worker's
 own role may not. Without Redis the outcomes are shown, and the rest is said to be unknown. Why pushes
 failed is counted by the workers in Redis, by days of UTC, for 90 days. The rate is
-delivered of delivered and failed; worst first goes by what the numbers prove: 500 failures of 1,000 before
-one of one.
+delivered of delivered and failed, beside that of as many days or hours before, as far into them as now is;
+worst first goes by what the numbers prove: 500 failures of 1,000 before one of one. Up to 48 hours or two
+days are shown by hour, as the clocks of --timezone have it. --names may only read.
 exit status: 0 shown, 1 a problem (a server is away, the role may not read), 2 wrong usage or configuration
-"""
+"""  # noqa: S608 - an example to read
 
 
 @click.command("report", cls=Command, epilog=EPILOG)
 @click.option("--since", default="7d", show_default=True, help="7d, 24h or a date like 2026-11-01")
 @click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="whose days")
 @click.option("--queue", default=QUEUE, show_default=True, help="whose failed jobs")
+@click.option("--names", metavar="SQL", help="a query for ids and names of chapters and rules")
 @click.option("--json", is_flag=True, help="all that is known, as JSON")
 @click.option("--html", type=Path, metavar="FILE", help="write one self-contained page with charts; -: here")
 def main(**chosen: Any) -> int:
-    """What became of the prompts: outcomes by day and channel, delivery rates of chapters and rules, and the
-    jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
+    """What became of the prompts: outcomes by day or hour and channel, delivery rates of chapters and rules,
+    and the jobs that failed; why pushes failed, and what became of dead tokens, as the workers counted it.
     """
     options = _understand(SimpleNamespace(**chosen))
+    since, hourly, before = options.period
     try:
         settings = read_settings(os.environ)
         redis = client(os.environ)
@@ -76,8 +81,11 @@ def main(**chosen: Any) -> int:
         return complain(str(error), 2)
     try:
         with closing(postgres.connect(settings.database_url)) as connection:
-            outcomes = read_outcomes(connection, options.since, options.timezone)
+            outcomes = read_outcomes(connection, since, options.timezone, hourly=hourly, before=before)
+            names = {} if options.names is None else read_names(connection, options.names, outcomes.ids)
             missing = read_missing(connection)
+    except WrongNames as error:
+        return complain(str(error), error.status)
     except errors.InsufficientPrivilege:
         return complain(
             "the role of DATABASE_URL may not read public.follow_up_notification_log (notiflog_worker may "
@@ -91,82 +99,21 @@ def main(**chosen: Any) -> int:
     answers: Counted | None = None
     try:
         with closing(redis):
-            answers = read_counted(redis, options.since)
+            answers = read_counted(redis, since)
             if problem := unknown_queue(redis, options.queue):
                 status = complain(problem)
             else:
                 stopped = read_stopped(redis, options.queue)
     except (RedisError, OSError) as error:
         status = complain(f"failed jobs, and why pushes failed, are unknown: {explain(error)}")
-    report = Report(options.since, options.now, options.timezone, outcomes, stopped, missing, answers)
+    report = Report(
+        since, options.now, options.timezone, outcomes, stopped, missing, answers, before, names or {}
+    )
     if options.html:
         page = options.page(report)
         return (_write(options.html, page) if options.html != _HERE else _show(page)) or status
     say(json.dumps(as_json(report), indent=2) if options.json else "\n".join(as_text(report, *_terminal())))
     return status
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Everything known, as JSON: chapters and rules worst first, the newest of the stopped jobs first."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
-    return {
-        "since": since.isoformat(),
-        "made_at": made_at.isoformat(),
-        "timezone": str(timezone),
-        "total": _numbers(outcomes.total),
-        "channels": {channel: _numbers(counts) for channel, counts in outcomes.by_channel().items()},
-        "days": [
-            {"day": day.isoformat(), "delivery_channel": channel, **_numbers(counts)}
-            for (day, channel), counts in outcomes.days.items()
-        ],
-        "chapters": [{"chapter_id": str(id), **_numbers(counts)} for id, counts in outcomes.chapters],
-        "rules": [{"scenario_rule_id": str(id), **_numbers(counts)} for id, counts in outcomes.rules],
-        "rows_may_be_hidden": outcomes.partial,
-        "missing_prompts": missing and _missing(missing, made_at),
-        "counted_by_workers": counted and counted_as_json(counted),
-        "stopped_jobs": stopped
-        and {
-            "failed": stopped.failed,
-            "quarantined": stopped.quarantined,
-            "newest": [
-                {**job._asdict(), "since": job.since and job.since.isoformat()} for job in stopped.newest
-            ],
-        },
-    }
-
-
-def _missing(missing: Missing, now: datetime) -> dict[str, Any]:
-    return {
-        "total": missing.total,
-        "oldest": [
-            {
-                **prompt._asdict(),
-                "reserved_at": prompt.reserved_at.isoformat(),
-                "age_seconds": int((now - prompt.reserved_at).total_seconds()),
-            }
-            for prompt in missing.oldest
-        ],
-    }
-
-
-def beginning(since: str, now: datetime, timezone: tzinfo) -> datetime:
-    """What `--since` means at the moment `now`. Raises ValueError.
-
-    `7d`: whole days, today being the last; `24h`: exactly these; a date: its first moment in `timezone`.
-    """
-    if match := re.fullmatch(r"([1-9][0-9]{0,4})([dh])", since):
-        count = int(match[1])
-        if match[2] == "h":
-            return now - timedelta(hours=count)
-        day = now.astimezone(timezone).date() - timedelta(days=count - 1)
-    else:
-        day = date.fromisoformat(since)
-    return datetime.combine(day, time.min, timezone)
-
-
-def _numbers(counts: Counts) -> dict[str, int | float | None]:
-    rate = counts.rate
-    return {**counts._asdict(), "delivery_rate": rate if rate is None else round(rate, 4)}
 
 
 def _understand(options: SimpleNamespace) -> SimpleNamespace:
@@ -176,10 +123,10 @@ def _understand(options: SimpleNamespace) -> SimpleNamespace:
     options.now = datetime.now(UTC)
     options.timezone = _timezone(options.timezone)
     try:
-        options.since = beginning(options.since, options.now, options.timezone)
+        options.period = period(options.since, options.now, options.timezone)
     except (ValueError, OverflowError):
         raise click.UsageError("--since must be days, hours or a date: 7d, 24h, 2026-11-01") from None
-    if options.since > options.now:
+    if options.period.since > options.now:
         raise click.UsageError("--since lies ahead: nothing is recorded there yet")
     if options.html:
         if options.html != _HERE and options.html.exists() and not options.html.is_file():

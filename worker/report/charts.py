@@ -5,7 +5,6 @@ follows the page's width and colours, dark ones too, and has labels for screen r
 4.5 MB, without such labels; Bokeh draws on a canvas and brings NumPy; Matplotlib's pictures do not reflow.)
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ from typing import Any
 import vl_convert
 
 from .counted import Counted
-from .counts import STATUSES, Counts, Group, Outcomes, Report, percent
+from .counts import STATUSES, Counts, Outcomes
 
-# What the rate is about.
-_SENT = STATUSES[:2]
-
-# Of a group's rows, one for each status, the first.
-_ONCE = [{"filter": "datum.order === 0"}]
+# Up to so many hours every one has a label, or every third; else every sixth.
+_FEW, _SOME = 12, 25
 _DRAW = Path(__file__).with_name("draw.js")
 
 
@@ -29,40 +25,14 @@ def script() -> str:
     return vl_convert.javascript_bundle(_DRAW.read_text())
 
 
-def days(report: Report) -> dict[str, Any]:
-    """Columns of each day, stacked by status."""
-    by_day = report.outcomes.by_day()
-    calendar = report.calendar()
-    rows = [row for day in calendar for row in _rows({"day": str(day)}, by_day.get(day, Counts()))]
-    return _spec(
-        "Prompts by day: delivered, failed and skipped",
-        rows,
-        height=260,
-        mark={"type": "bar", "tooltip": True, "cornerRadius": 2},
-        encoding={
-            "x": _calendar(),
-            "y": {
-                "field": "prompts",
-                "type": "quantitative",
-                "title": None,
-                "axis": {"format": ",d", "tickMinStep": 1, "tickCount": 5, "domain": False, "ticks": False},
-            },
-            "color": _colours(),
-            "order": {"field": "order"},
-        },
-    )
-
-
 def channels(outcomes: Outcomes) -> dict[str, Any]:
     """One bar for each channel, stacked by status."""
-    rows = [
-        row
-        for channel, counts in outcomes.by_channel().items()
-        for row in _rows({"channel": channel}, counts)
+    values = [
+        row for channel, counts in outcomes.by_channel().items() for row in rows({"channel": channel}, counts)
     ]
-    return _spec(
+    return spec(
         "Prompts by channel: delivered, failed and skipped",
-        rows,
+        values,
         height=40 * len(outcomes.by_channel()),
         mark={"type": "bar", "tooltip": True, "cornerRadius": 2},
         encoding={
@@ -79,32 +49,16 @@ def channels(outcomes: Outcomes) -> dict[str, Any]:
                 "title": None,
                 "axis": {"format": ",d", "tickMinStep": 1, "tickCount": 4, "domain": False, "ticks": False},
             },
-            "color": _colours(),
+            "color": colours(),
             "order": {"field": "order"},
         },
-    )
-
-
-def rates(title: str, groups: Sequence[Group]) -> dict[str, Any]:
-    """One bar for each group: what was delivered of what was sent, the rate, and its interval."""
-    rows = []
-    for group in groups:
-        low, high = group.counts.interval
-        names = {"id": str(group.id), "rate": percent(group.counts), "low": low, "high": high}
-        rows += _rows(names, group.counts, _SENT)
-    return _spec(
-        f"{title}, the worst first",
-        rows,
-        height=26 * len(groups),
-        encoding={"y": _groups()},
-        layer=[_shares(), _intervals(), _numbers()],
     )
 
 
 def whys(counted: Counted, most: int) -> dict[str, Any]:
     """A row for each of the most frequent reasons, a cell for each day: the darker the more."""
     shown = counted.whys[:most]
-    return _spec(
+    return spec(
         "Why pushes failed, by day",
         [
             {"reason": f"{why.channel} {why.reason}", "day": str(day), "answers": answers}
@@ -115,7 +69,7 @@ def whys(counted: Counted, most: int) -> dict[str, Any]:
         mark={"type": "rect", "tooltip": True, "color": "var(--failed)", "cornerRadius": 2},
         encoding={
             "x": {
-                **_calendar(),
+                **calendar_axis("day"),
                 "scale": {"domain": [str(day) for day in counted.calendar()], "paddingInner": 0.05},
             },
             "y": {
@@ -142,82 +96,38 @@ def whys(counted: Counted, most: int) -> dict[str, Any]:
     )
 
 
-def _calendar() -> dict[str, Any]:
-    """The axis of days."""
+def calendar_axis(field: str, slots: int = 0) -> dict[str, Any]:
+    """The axis of days or hours: their labels as in `Slot`, in the order in which they come."""
+    every, narrow = (1, 3) if slots <= _FEW else (3, 6) if slots <= _SOME else (6, 12)
     return {
-        "field": "day",
+        "field": field,
         "type": "ordinal",
+        "sort": None,
         "title": None,
         "axis": {
             "labelAngle": 0,
             "labelOverlap": "greedy",
             "labelSeparation": 8,
-            "labelExpr": "utcFormat(toDate(datum.value), '%d %b')",
+            # Of an hour its time, and of the first of a day the date, which needs more room than an hour has.
+            "labelExpr": "length(datum.value) > 10 && slice(datum.value, 11, 13) !== '00' ? "
+            f"(+slice(datum.value, 11, 13) % (windowSize()[0] > 640 ? {every} : {narrow}) ? '' : "
+            "slice(datum.value, 11, 16)) : utcFormat(toDate(slice(datum.value, 0, 10)), '%d %b')",
             "ticks": False,
             "labelPadding": 6,
         },
     }
 
 
-def _groups() -> dict[str, Any]:
-    """The axis of `rates`: ids, in the order in which they come."""
-    return {
-        "field": "id",
-        "scale": {"paddingInner": 0.25},
-        "type": "nominal",
-        "sort": None,
-        "title": None,
-        "axis": {
-            "labelExpr": "slice(datum.value, 0, 8)",
-            "labelFont": "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace",
-            "labelColor": "var(--text)",
-            "labelPadding": 8,
-            "ticks": False,
-            "domain": False,
-        },
-    }
-
-
-def _shares() -> dict[str, Any]:
-    axis = {"format": "%", "tickCount": 3, "domain": False, "ticks": False}
-    x = {"field": "prompts", "type": "quantitative", "stack": "normalize", "title": None, "axis": axis}
-    return {
-        "mark": "bar",
-        "encoding": {
-            "x": x,
-            "color": _colours(_SENT),
-            "order": {"field": "order"},
-            "tooltip": [{"field": name} for name in ("id", "status", "prompts", "rate")],
-        },
-    }
-
-
-def _intervals() -> dict[str, Any]:
-    return {
-        "transform": _ONCE,
-        "mark": {"type": "rule", "color": "var(--text)", "strokeWidth": 2, "aria": False},
-        "encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
-    }
-
-
-def _numbers() -> dict[str, Any]:
-    mark = {"type": "text", "align": "left", "dx": 8, "fontSize": 12, "color": "var(--text)", "aria": False}
-    return {
-        "transform": _ONCE,
-        "mark": mark,
-        "encoding": {"x": {"datum": 1, "type": "quantitative"}, "text": {"field": "rate"}},
-    }
-
-
-def _rows(names: dict[str, Any], counts: Counts, statuses: Sequence[str] = STATUSES) -> list[dict[str, Any]]:
+def rows(names: dict[str, Any], counts: Counts) -> list[dict[str, Any]]:
     """The counts as Vega-Lite wants them, one row for each status; `order` keeps delivered first."""
     return [
         {**names, "status": status, "prompts": count, "order": order}
-        for order, (status, count) in enumerate(zip(statuses, counts, strict=False))
+        for order, (status, count) in enumerate(zip(STATUSES, counts, strict=True))
     ]
 
 
-def _spec(description: str, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def spec(description: str, values: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """A specification of these values, as wide as its place and in the page's colours."""
     text = {"labelColor": "var(--muted)", "labelFontSize": 12, "labelLimit": 120}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -226,7 +136,7 @@ def _spec(description: str, rows: list[dict[str, Any]], **more: Any) -> dict[str
         "autosize": {"type": "fit-x", "contains": "padding"},
         "padding": {"left": 2, "right": 20, "top": 2, "bottom": 2},  # right: half of the last day's label
         "background": None,
-        "data": {"values": rows},
+        "data": {"values": values},
         "config": {
             "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
             "view": {"stroke": None},
@@ -241,6 +151,7 @@ def _spec(description: str, rows: list[dict[str, Any]], **more: Any) -> dict[str
     }
 
 
-def _colours(statuses: Sequence[str] = STATUSES) -> dict[str, Any]:
-    scale = {"domain": list(statuses), "range": [f"var(--{status})" for status in statuses]}
+def colours() -> dict[str, Any]:
+    """Of each status its own."""
+    scale = {"domain": list(STATUSES), "range": [f"var(--{status})" for status in STATUSES]}
     return {"field": "status", "type": "nominal", "scale": scale, "legend": None}

@@ -5,6 +5,7 @@ from html import escape
 
 from ..record.numbers import FATES
 from .counted import Counted
+from .markup import section
 
 #: The most frequent; all that is known is in `--json`.
 WHYS_SHOWN = 15
@@ -21,7 +22,7 @@ _FATES = {
 def counted_sections(counted: Counted | None) -> str:
     """Both sections. Names come from a fixed list, and are escaped all the same."""
     if counted is None:
-        return _section("whys", "Why pushes failed", "<p>Unknown: Redis did not answer.</p>")
+        return section("whys", "Why pushes failed", "<p>Unknown: Redis did not answer.</p>")
     period = f"as the workers counted them from {counted.since} to {counted.until} (days of UTC)"
     return _whys(counted, period) + _fates(counted, period)
 
@@ -29,7 +30,7 @@ def counted_sections(counted: Counted | None) -> str:
 def _whys(counted: Counted, period: str) -> str:
     shown, more = counted.whys[:WHYS_SHOWN], counted.whys[WHYS_SHOWN:]
     if not shown:
-        return _section("whys", "Why pushes failed", f"<p>No failed answers, {period}.</p>")
+        return section("whys", "Why pushes failed", f"<p>No failed answers, {period}.</p>")
     everything = counted.accepted + counted.failed
     hint = f"{counted.failed:,} of {everything:,} answers of FCM and APNs, one for each token, {period}."
     sums = [([f"{why.channel} {why.reason}", why.evidence.replace("_", " ")], [why.answers]) for why in shown]
@@ -45,7 +46,7 @@ def _whys(counted: Counted, period: str) -> str:
         answers = sum([why.answers for why in more])
         content += f"<p>and {len(more):,} more reasons with {answers:,} answers</p>"
     content += _folded(_table(["day", "reason"], ["answers"], days))
-    return _section("whys", "Why pushes failed", content)
+    return section("whys", "Why pushes failed", content)
 
 
 def _fates(counted: Counted, period: str) -> str:
@@ -57,7 +58,7 @@ def _fates(counted: Counted, period: str) -> str:
     content = f'<p class="muted">Tokens with a death notice, {period}.</p>'
     content += _table(["", ""], [*channels], sums)
     content += _folded(_table(["day", "channel"], FATES, days))
-    return _section("fates", "What became of dead tokens", content)
+    return section("fates", "What became of dead tokens", content)
 
 
 def _folded(table: str) -> str:
@@ -85,10 +86,3 @@ def _table(
 def _breakable(text: str) -> str:
     """A name may go on in the next line behind an underscore."""
     return escape(text).replace("_", "_<wbr>")
-
-
-def _section(name: str, title: str, content: str) -> str:
-    return (
-        f'<section class="wide" aria-labelledby="{name}-title">'
-        f'<h2 id="{name}-title">{title}</h2>{content}</section>'
-    )

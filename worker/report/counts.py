@@ -1,21 +1,21 @@
 """The figures of a report: outcomes counted by day, channel, chapter and rule, and the jobs that stopped.
 
-Reads only. Chapters and rules are ids here: their names belong to the app. Why single pushes failed the
-log table does not know: see `counted`.
+Reads only. Chapters and rules are ids here: their names belong to the app, see `names`. Why single pushes
+failed the log table does not know: see `counted`.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta, tzinfo
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, tzinfo
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
+from ..queue.groups import Group as Cause
 from ..queue.stopped import StoppedJob
 from .counted import Counted
-
-# Days. "Since 2000" means the beginning, and no thousand empty days before it.
-_LONG = 366
+from .periods import Before
 
 
 class Counts(NamedTuple):
@@ -69,11 +69,20 @@ class Outcomes(NamedTuple):
     rules: list[Group]
     #: Row level security applies to the reader, who may not see every row.
     partial: bool
+    #: By the moment at which an hour began, and by channel, in order; None: not asked for.
+    hours: dict[tuple[datetime, str], Counts] | None = None
+    #: By channel, in the time before; None: not asked for.
+    before: dict[str, Counts] | None = None
 
     @property
     def total(self) -> Counts:
         """All of them."""
         return add(self.days.values())
+
+    @property
+    def ids(self) -> set[UUID]:
+        """Of all chapters and rules."""
+        return {group.id for group in (*self.chapters, *self.rules)}
 
     def by_channel(self) -> dict[str, Counts]:
         """The outcomes of each channel, in order of their names."""
@@ -81,13 +90,6 @@ class Outcomes(NamedTuple):
         for (_, channel), counts in self.days.items():
             channels[channel].append(counts)
         return {channel: add(channels[channel]) for channel in sorted(channels)}
-
-    def by_day(self) -> dict[date, Counts]:
-        """The outcomes of each day that has any, in order."""
-        days = defaultdict(list)
-        for (day, _), counts in self.days.items():
-            days[day].append(counts)
-        return {day: add(counts) for day, counts in days.items()}
 
 
 class Stopped(NamedTuple):
@@ -97,11 +99,17 @@ class Stopped(NamedTuple):
     quarantined: int
     #: LISTED of them: the quarantined, then the newest.
     newest: list[StoppedJob]
+    #: What stopped all of them, the latest first; where causes are too many, some jobs are in none.
+    causes: list[Cause]
 
     @property
     def total(self) -> int:
         """How many there are, listed or not."""
         return self.failed + self.quarantined
+
+    def beyond(self, causes: int) -> int:
+        """How many jobs the first `causes` causes leave out."""
+        return self.total - sum([cause.jobs for cause in self.causes[:causes]])
 
 
 class Reserved(NamedTuple):
@@ -136,16 +144,10 @@ class Report(NamedTuple):
     missing: Missing | None = Missing()
     #: None: unknown, Redis is away.
     counted: Counted | None = None
-
-    def calendar(self) -> list[date]:
-        """The days to show, in order: a day without any outcome says something, too."""
-        recorded = {day for day, _ in self.outcomes.days}
-        today = self.made_at.astimezone(self.timezone).date()
-        first = self.since.astimezone(self.timezone).date()
-        if (today - first).days > _LONG:
-            first = min(recorded, default=today)
-        every = {first + timedelta(days=number) for number in range((today - first).days + 1)}
-        return sorted(every | recorded)
+    #: The time to compare with; None: there is none.
+    before: Before | None = None
+    #: Of chapters and rules, as they were read; some may have none.
+    names: Mapping[UUID, str] = MappingProxyType({})
 
 
 def worst_first(groups: Iterable[Group]) -> list[Group]:

@@ -5,7 +5,6 @@ The page asks no network for anything, and its own policy forbids it to.
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 from hashlib import sha256
 from html import escape
@@ -13,27 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import NAME
-from ..queue.stopped import StoppedJob
 from . import charts
+from .causes_page import jobs_section
+from .comparison import compared
 from .counted_page import WHYS_SHOWN, counted_sections
-from .counts import (
-    STATUSES,
-    Counts,
-    Group,
-    Missing,
-    Outcomes,
-    Report,
-    Reserved,
-    Stopped,
-    ago,
-    minute,
-    percent,
-)
+from .counts import Missing, Outcomes, Report, Reserved, ago, minute, percent
+from .groups_page import GROUPS_SHOWN, groups_section, rates
+from .markup import chart, counts_table, in_numbers, legend, section
+from .over_time import over_time
+from .ranking import worst
 
-# The worst and the newest; all that is known is in `--json`. Beyond JOBS_SHOWN, jobs are folded away.
-GROUPS_SHOWN = 15
-JOBS_SHOWN = 10
-REJECTED_SHOWN = 10
+# The oldest; all that is known is in `--json`.
 MISSING_SHOWN = 20
 
 _STYLE = Path(__file__).with_name("style.css")
@@ -68,36 +57,32 @@ _PAGE = """<!doctype html>
 
 def page(report: Report) -> str:
     """The whole page. Everything that comes from a server is escaped."""
-    since, made_at, timezone, outcomes, stopped, missing, counted = report
+    since, made_at, timezone, outcomes, stopped, missing, counted, _, names = report
     period = f"{minute(since, timezone)} to {minute(made_at, timezone)} ({timezone})"
-    notes = []
+    notes = []  # HTML
     if outcomes.partial:
         notes.append("Row level security applies to the role that made this page: it may not see every row.")
     if not outcomes.days:
         notes.append(
             "No outcome is recorded in this time: nothing was sent, or nobody records it. "
-            f"Is a worker running? `python -m {NAME}.check` tells."
+            f"Is a worker running? <code>python -m {NAME}.check</code> tells."
         )
     specs: dict[str, Any] = {}
-    body = [_cards(outcomes.total, stopped)]
+    body = [_cards(report)]
     if outcomes.days:
-        specs = {"days": charts.days(report), "channels": charts.channels(outcomes)}
-        sections = [
-            _section("days", "By day", _days_table(report), wide=True),
-            _section("channels", "By channel", _channels_table(outcomes), wide=True),
-        ]
-        for name, title, groups in (
-            ("chapters", "Delivery rate by chapter", outcomes.chapters),
-            ("rules", "Delivery rate by rule", outcomes.rules),
+        by_time, specs = over_time(report)
+        specs["channels"] = charts.channels(outcomes)
+        body += [by_time, _channels(outcomes)]
+        for name, noun, groups in (
+            ("chapters", "chapter", outcomes.chapters),
+            ("rules", "rule", outcomes.rules),
         ):
-            sent = [group for group in groups if group.counts.sent]
-            if sent:
-                specs[name] = charts.rates(title, sent[:GROUPS_SHOWN])
-                sections.append(_rates_section(name, title, sent))
-        body += sections
+            if shown := worst(groups, GROUPS_SHOWN):
+                specs[name] = rates(noun, shown, names)
+            body.append(groups_section(name, noun, groups, names))
     if counted and counted.whys:
         specs["whys"] = charts.whys(counted, WHYS_SHOWN)
-    body += [counted_sections(counted), _missing(missing, made_at, timezone), _jobs(stopped, timezone)]
+    body += [counted_sections(counted), _missing(missing, made_at, timezone), jobs_section(stopped, timezone)]
     script = charts.script()
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return _PAGE.format(
@@ -107,7 +92,7 @@ def page(report: Report) -> str:
         title=escape(f"Prompts {period}"),
         style=_STYLE.read_text(),
         period=escape(period),
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        notes="".join(f'<p class="note">{note}</p>' for note in notes),
         body="\n".join(body),
         footer=escape(
             f"Made by notiflog at {minute(made_at, timezone)} ({timezone}). Delivered means accepted by FCM "
@@ -118,13 +103,15 @@ def page(report: Report) -> str:
     )
 
 
-def _cards(total: Counts, stopped: Stopped | None) -> str:
+def _cards(report: Report) -> str:
+    total, stopped = report.outcomes.total, report.stopped
+    comparison = compared(report)
     if stopped is None:
         jobs = ("unknown", "Redis does not answer")
     else:
         jobs = (f"{stopped.total:,}", f"{stopped.failed:,} failed, {stopped.quarantined:,} quarantined")
     cards = [
-        ("", "Delivery rate", percent(total), "of those sent"),
+        ("", "Delivery rate", percent(total), f"of those sent{comparison and f'; {comparison}'}"),
         ("delivered", "Delivered", f"{total.delivered:,}", "accepted by the provider"),
         ("failed", "Failed", f"{total.failed:,}", "accepted for no device"),
         ("skipped", "Skipped", f"{total.skipped:,}", "nothing was sent"),
@@ -139,66 +126,10 @@ def _cards(total: Counts, stopped: Stopped | None) -> str:
     )
 
 
-def _section(name: str, title: str, table: str, *, hint: str = "", wide: bool = False) -> str:
-    statuses = STATUSES if wide else STATUSES[:2]
-    legend = "".join(f'<li class="{status}">{status}</li>' for status in statuses)
-    return (
-        f'<section{" class=wide" if wide else ""} aria-labelledby="{name}-title">'
-        f'<h2 id="{name}-title">{escape(title)}</h2>'
-        + (f'<p class="muted">{escape(hint)}</p>' if hint else "")
-        + f'<ul class="legend">{legend}</ul><div class="chart" id="{name}"></div>'
-        f"<details><summary>In numbers</summary>{table}</details></section>"
-    )
-
-
-def _rates_section(name: str, title: str, groups: Sequence[Group]) -> str:
-    hint = "Worst first by what the numbers prove; the line is the 95 % interval, long where prompts are few."
-    if len(groups) > GROUPS_SHOWN:
-        hint = f"The worst {GROUPS_SHOWN} of {len(groups):,}. {hint}"
-    rows = [
-        ([f"<code>{group.id}</code>"], [*_numbers(group.counts), percent(group.counts)])
-        for group in groups[:GROUPS_SHOWN]
-    ]
-    return _section(name, title, _table([title.rpartition(" ")[2]], rows), hint=hint)
-
-
-def _days_table(report: Report) -> str:
-    return _table(
-        ["day", "channel"],
-        [
-            ([str(day), escape(channel)], [*_numbers(counts), percent(counts)])
-            for (day, channel), counts in report.outcomes.days.items()
-        ],
-    )
-
-
-def _channels_table(outcomes: Outcomes) -> str:
+def _channels(outcomes: Outcomes) -> str:
     channels = {**outcomes.by_channel(), "all": outcomes.total}
-    return _table(
-        ["channel"],
-        [([escape(name)], [*_numbers(counts), percent(counts)]) for name, counts in channels.items()],
-    )
-
-
-def _numbers(counts: Counts) -> list[str]:
-    return [f"{count:,}" for count in counts]
-
-
-def _table(names: Sequence[str], rows: Iterable[tuple[Sequence[str], Sequence[str]]]) -> str:
-    """A table of some texts, ready-made HTML, and the counts and rate of each row."""
-    head = [f'<th scope="col" class="name">{name}</th>' for name in names]
-    head += [f'<th scope="col" class="number">{name}</th>' for name in (*STATUSES, "rate")]
-    lines = [
-        "<tr>"
-        + "".join(f'<th scope="row" class="name">{text}</th>' for text in texts)
-        + "".join(f'<td class="number">{number}</td>' for number in numbers)
-        + "</tr>"
-        for texts, numbers in rows
-    ]
-    return (
-        f'<table class="counts names-{len(names)}"><thead><tr>{"".join(head)}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+    table = counts_table(["channel"], [([escape(name)], counts) for name, counts in channels.items()])
+    return section("channels", "By channel", legend() + chart("channels") + in_numbers(table))
 
 
 def _missing(missing: Missing | None, now: datetime, timezone: tzinfo) -> str:
@@ -221,46 +152,8 @@ def _missing(missing: Missing | None, now: datetime, timezone: tzinfo) -> str:
         content += f'<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         if (more := missing.total - MISSING_SHOWN) > 0:
             content += f"<p>and {more:,} more</p>"
-    title = '<h2 id="missing-title">Never reported</h2>'
-    return f'<section class="wide" aria-labelledby="missing-title">{title}{content}</section>'
+    return section("missing", "Never reported", content)
 
 
 def _again(prompt: Reserved) -> str:
     return f", reserved {prompt.holds} times" if prompt.holds > 1 else ""
-
-
-def _jobs(stopped: Stopped | None, timezone: tzinfo) -> str:
-    if stopped is None:
-        content = "<p>Unknown: Redis did not answer when this page was made.</p>"
-    elif not stopped.total:
-        content = "<p>No job has failed.</p>"
-    else:
-        content = (
-            '<p class="muted">As they are now, newest first. '
-            f"<code>python -m {NAME}.replay</code> runs them again.</p>"
-        )
-        content += _jobs_table(stopped.newest[:JOBS_SHOWN], timezone)
-        if folded := stopped.newest[JOBS_SHOWN:]:
-            content += (
-                f"<details><summary>{len(folded):,} more</summary>{_jobs_table(folded, timezone)}</details>"
-            )
-        if unlisted := stopped.total - len(stopped.newest):
-            content += f"<p>and {unlisted:,} more, not listed</p>"
-    title = '<h2 id="jobs-title">Stopped jobs</h2>'
-    return f'<section class="wide" aria-labelledby="jobs-title">{title}{content}</section>'
-
-
-def _jobs_table(jobs: Iterable[StoppedJob], timezone: tzinfo) -> str:
-    rows = []
-    for job in jobs:
-        more = len(job.rejected) - REJECTED_SHOWN
-        rejected = [*job.rejected[:REJECTED_SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
-        lines = "".join(f"<li><code>{escape(line)}</code></li>" for line in rejected)
-        rows.append(
-            f"<tr><td>{escape(minute(job.since, timezone)) if job.since else ''}</td>"
-            f'<td><span class="state">{escape(job.state)}: {escape(job.reason)}</span> '
-            f"<code>{escape(job.job_id)}</code></td>"
-            f"<td>{escape(job.why)}{f'<ul>{lines}</ul>' if lines else ''}</td></tr>"
-        )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("since", "job", "why"))
-    return f'<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
