@@ -2,12 +2,14 @@
 -- job is ever in neither. Writes what RQ's worker writes when it starts a job.
 --
 -- KEYS  1 queue  2 started registry  3 worker  4 worker's executions  5 leases  6 quarantine
+--       7 what is there while workers are suspended: none claims anything then
 -- ARGV  1 key prefix  2 worker name  3 lease holder  4 turn  5 now, RQ's text form  6 most jobs
 --       7 most bytes of job data  8 most bytes of one job's data  9 lease, seconds  10 worker TTL, seconds
 --
--- Returns {taken, claimed, ordinary, quarantined, renamed}: taken = how many left the queue; claimed = {job id,
+-- Returns {taken, claimed, ordinary, quarantined, renamed, suspended}: taken = how many left the queue; claimed = {job id,
 -- execution id, data, result TTL, recoveries, counted} each, the last three as the job has them; ordinary = 1 when
--- the one claimed job needs RQ's ordinary path; quarantined = ids set aside; renamed = {new id, old id} each.
+-- the one claimed job needs RQ's ordinary path; quarantined = ids set aside; renamed = {new id, old id} each;
+-- suspended = 1 while workers are.
 --
 -- Earlier RQs enqueue under ids that RQ 3 no longer allows, as 'a:b': its code, which fails jobs and finishes some,
 -- would end of them, maintenance included. Such a job goes on under a new id, unless others wait for it by the old.
@@ -15,6 +17,7 @@
 -- Of a job's hash only these fields are read: what stands in others can do no harm here. RQ's records of
 -- executions are left out: a third of the time, for what nobody reads of jobs that take milliseconds.
 
+if redis.call('EXISTS', KEYS[7]) == 1 then return { 0, {}, 0, {}, {}, 1 } end
 local queue, started, worker, executions, leases, quarantine = unpack(KEYS)
 for at, kind in ipairs({ 'list', 'zset', 'hash', 'set', 'zset', 'list' }) do mend(KEYS[at], kind) end
 -- Removes nothing; but having written, a script may go on when Redis is full (maxmemory): this one frees more
@@ -81,4 +84,4 @@ if #claimed > 0 then
   redis.call('HSET', worker, 'state', 'busy', 'last_heartbeat', now_text)
   redis.call('EXPIRE', worker, ttl)
 end
-return { taken, claimed, ordinary and 1 or 0, quarantined, renamed }
+return { taken, claimed, ordinary and 1 or 0, quarantined, renamed, 0 }

@@ -58,6 +58,8 @@ class Turn(NamedTuple):
     taken: int
     #: Its one job needs RQ's ordinary path.
     ordinary: bool
+    #: Workers are suspended: nothing was claimed.
+    suspended: bool
 
     @property
     def suspect(self) -> bool:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import redis
 from rq import worker_registration
 from rq.defaults import RQ_KEY_PREFIX
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
 
 from .. import logs
@@ -93,6 +94,7 @@ class Claims:
             self._worker.executions_key,
             self._leases,
             self._quarantine,
+            WORKERS_SUSPENDED,
         )
         arguments = (
             RQ_KEY_PREFIX,
@@ -106,7 +108,7 @@ class Claims:
             self.timing.lease,
             self._worker.worker_ttl,
         )
-        taken, claimed, ordinary, quarantined, renamed = self._claim(keys, arguments)
+        taken, claimed, ordinary, quarantined, renamed, suspended = self._claim(keys, arguments)
         jobs = [
             Claimed(
                 job_id.decode(),
@@ -127,7 +129,7 @@ class Claims:
             )
         for job_id, was in renamed:
             logs.warning("job_renamed", job=job_id.decode(), was=was.decode(errors="replace"))
-        return Turn(jobs, taken, bool(ordinary))
+        return Turn(jobs, taken, bool(ordinary), bool(suspended))
 
     def finish(
         self, done: Sequence[Done], started_at: float, seconds: float, numbers: Mapping[str, int]

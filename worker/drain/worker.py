@@ -17,7 +17,6 @@ from rq.command import parse_payload
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
-from rq.suspension import is_suspended
 from rq.utils import now, utcformat
 from rq.worker import SimpleWorker, WorkerStatus
 
@@ -241,6 +240,9 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
                     return ordinary, queue
             elif (most := self._may_claim()) > 0:
                 turn = self._claim(most)
+                if turn.suspended:
+                    self._stay_suspended(burst=timeout is None)
+                    continue
                 if turn.jobs and not turn.ordinary:
                     return turn, queue
                 if not turn.taken and self._is_over(timeout is None, max_idle_time, idle_since):
@@ -283,7 +285,6 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self.run_maintenance_tasks()
         self.set_state(WorkerStatus.IDLE)
         self._claims.wait(seconds)
-        self.check_for_suspension(burst=False)
 
     def execute_job(self, job: "Turn | Ordinary", queue: Any) -> None:
         """Have a turn written; or run a single job as RQ does."""
@@ -317,9 +318,14 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
     # --- RQ's signs of life, commands, suspension and maintenance ------------------------------------------
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """Say that this worker lives, unless Redis is too full for that."""
-        with suppress(redis.OutOfMemoryError):
-            super().heartbeat(*args, **kwargs)
+        """Say that this worker lives, unless Redis is too full for that.
+
+        Without arguments RQ calls it after each turn, in three round trips: a claim says so already, and
+        `look_around` every few seconds.
+        """
+        if args or kwargs:
+            with suppress(redis.OutOfMemoryError):
+                super().heartbeat(*args, **kwargs)
 
     def set_state(self, *args: Any, **kwargs: Any) -> None:
         """Say what this worker does, unless Redis is too full for that."""
@@ -341,17 +347,18 @@ class DrainWorker(SimpleWorker):  # type: ignore[misc]
             self.log.exception("Worker %s: a command that cannot be read is ignored", self.name)
 
     def check_for_suspension(self, burst: bool) -> None:
+        """Nothing: before each turn RQ asks, and so does the claim, in a round trip that is made anyway."""
+
+    def _stay_suspended(self, *, burst: bool) -> None:
         """Wait as long as the workers are suspended, with nothing in hand; in burst mode, end."""
-        # RQ's own check writes a heartbeat each time, which a full Redis refuses.
-        if is_suspended(self.connection):
-            self._hand.settle_all()
-            self._hand.release()  # nobody keeps the lease of what waits meanwhile
-            try:
-                with self._at_leisure():
-                    super().check_for_suspension(burst)
-            except StopRequested:
-                self._ended_well = True
-                raise
+        self._hand.settle_all()
+        self._hand.release()  # nobody keeps the lease of what waits meanwhile
+        try:
+            with self._at_leisure():
+                super().check_for_suspension(burst)
+        except StopRequested:
+            self._ended_well = True
+            raise
 
     def run_maintenance_tasks(self) -> None:
         """Run RQ's maintenance, after taking over, or setting aside, what it would fail or fail on."""
