@@ -31,6 +31,7 @@ from rq import Queue
 from tests.benchmarks import delay, peers
 from worker import events
 from worker.demo import sample, sandbox
+from worker.enqueue import enqueue_outcomes
 from worker.judge import classify
 from worker.servers.migrations import apply, pending
 
@@ -162,12 +163,8 @@ def rq(
     def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
         bench.begin()
         queue = Queue("notiflog", connection=bench.redis)
-        jobs = [
-            Queue.prepare_data(JOB, (payloads[start : start + chunk],), result_ttl=0, description="outcomes")
-            for start in range(0, len(payloads), chunk)
-        ]
-        for start in range(0, len(jobs), 1000):
-            queue.enqueue_many(jobs[start : start + 1000])
+        for start in range(0, len(payloads), 1000):
+            enqueue_outcomes(queue, payloads[start : start + 1000], per_job=chunk)
         bench.run([("rq", "worker", "notiflog", "--quiet")] * processes, len(payloads), **environment)
         return bench.rate()
 

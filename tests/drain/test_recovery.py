@@ -371,7 +371,7 @@ def test_jobs_claimed_but_not_judged_go_back_when_the_worker_ends(
     def end(_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("worker.drain.turn.judge", end)
+    monkeypatch.setattr("worker.drain.turn.judge_good", end)
     with pytest.raises(SystemExit):
         drain()
     assert (statuses(jobs), queue.count, redis.zcard(STARTED)) == (["queued"] * 5, 5, 0)

@@ -5,11 +5,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..events import InvalidEvent
-from ..judge.batch import Batch, judge
+from ..judge.batch import Batch, judge, judge_good
 from ..queue.fields import unreadable_field
 from ..queue.plain import PeriodicCall, UntrustedJob, read_call
 from ..record.account import RejectedEvents, Report
@@ -74,23 +75,41 @@ def run(
 
 
 def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claimed, Batch]]:
-    judged: list[tuple[Claimed, Batch]] = []
+    calls: list[tuple[Claimed, Any]] = []
     for claimed in jobs:
         if claimed.result_ttl and (problem := unreadable_field({b"result_ttl": claimed.result_ttl})):
             unfinished.unreadable.append((claimed, problem))
             continue
         try:
             call = read_call(claimed.data)
-            if isinstance(call, PeriodicCall):
-                unfinished.ordinary.append(claimed)
-            else:
-                judged.append((claimed, judge(call.events)._replace(past=claimed.past)))
-        except (UntrustedJob, InvalidEvent) as error:
-            unfinished.failed.append((claimed, error))
-        except Exception as error:  # whatever hostile data makes the code raise; it may quote the data
-            problem = f"the job's data cannot be judged: {where(error)}"
-            unfinished.failed.append((claimed, UntrustedJob(problem)))
+        except Exception as error:
+            unfinished.failed.append((claimed, _blame(error)))
+            continue
+        if isinstance(call, PeriodicCall):
+            unfinished.ordinary.append(claimed)
+        else:
+            calls.append((claimed, call.events))
+    if all(isinstance(events, list) for _, events in calls):
+        with suppress(Exception):  # of some job, which the next lines find
+            batches = judge_good([events for _, events in calls])
+            return [
+                (claimed, batch._replace(past=claimed.past))
+                for (claimed, _), batch in zip(calls, batches, strict=True)
+            ]
+    judged: list[tuple[Claimed, Batch]] = []
+    for claimed, events in calls:
+        try:
+            judged.append((claimed, judge(events)._replace(past=claimed.past)))
+        except Exception as error:
+            unfinished.failed.append((claimed, _blame(error)))
     return judged
+
+
+def _blame(error: Exception) -> Exception:
+    """What a job fails with for its data. What hostile data makes the code raise may quote it."""
+    if isinstance(error, UntrustedJob | InvalidEvent):
+        return error
+    return UntrustedJob(f"the job's data cannot be judged: {where(error)}")
 
 
 def where(error: BaseException) -> str:

@@ -1,6 +1,8 @@
 """A job's payloads, decoded and judged: the way in for all that records."""
 
+from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import islice
 from typing import NamedTuple
 
 from ..events import InvalidEvent, Rejected, decode_all
@@ -26,6 +28,18 @@ class Batch(NamedTuple):
     outcomes: list[tuple[int, Outcome]]
     rejected: list[Rejected]
     past: Past = Past.NONE
+
+
+def judge_good(jobs: Sequence[list[object]]) -> list[Batch]:
+    """Judge some jobs' events at once, in half the time. Raises InvalidEvent if any is not good.
+
+    Who is to blame the others then tell: `judge`, job by job.
+    """
+    events, rejected = decode_all([payload for payloads in jobs for payload in payloads])
+    if rejected:
+        raise InvalidEvent("$", "some job has an event that is not good")
+    outcomes = iter([fold(event) for _, event in events])
+    return [Batch(len(payloads), list(enumerate(islice(outcomes, len(payloads)))), []) for payloads in jobs]
 
 
 def judge(payloads: object) -> Batch:

@@ -64,7 +64,9 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
         stale = {notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale}
         stale -= counted
         counted |= stale
-        became = {fate: len(stale & those) for fate, those in fates.items()}
+        became = (
+            {fate: len(stale & those) for fate, those in fates.items()} if stale else dict.fromkeys(fates, 0)
+        )
         reasons = {name: summary.pop(name) for name in ("failed_by", "skipped_by")}
         reports.append(Report({**summary, **became, **reasons}, rejected, rows))
     return reports

@@ -85,6 +85,8 @@ class Tokens:
         # By the monotonic clock, until when a table is pruned apart, or not at all.
         self._apart: dict[TokenTable, float] = {}
         self._left_alone: dict[TokenTable, float] = {}
+        # Until when it need not be asked whether a table hides tokens.
+        self._in_sight: dict[TokenTable, float] = {}
 
     def within_limits(
         self, connection: psycopg.Connection, notices: Sequence[StaleToken], hold: Hold
@@ -193,12 +195,11 @@ class Tokens:
         def read() -> Pruned:
             done = answer.read()
             # A delete without a policy removes nothing and says nothing: have it raise what others raise.
-            if (
-                not done.pruned
-                and hides_rows(connection, shape)
-                and missing_privileges(connection, [shape.table])
-            ):
-                raise errors.InsufficientPrivilege("row level security hides tokens")
+            now = time.monotonic()
+            if not done.pruned and self._in_sight.get(table, 0.0) < now:
+                if hides_rows(connection, shape) and missing_privileges(connection, [shape.table]):
+                    raise errors.InsufficientPrivilege("row level security hides tokens")
+                self._in_sight[table] = now + _WHILE
             return done
 
         return Answer(answer.cursors, read)
