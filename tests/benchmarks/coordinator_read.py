@@ -25,7 +25,8 @@ import psycopg
 
 from worker import history
 from worker.demo import sandbox
-from worker.record.rows import INSERT_OUTCOMES
+from worker.judge.classify import Outcome, Status
+from worker.record import rows as statements
 from worker.servers.migrations import apply, pending
 from worker.servers.postgres import connect, transaction
 
@@ -201,11 +202,11 @@ def insert(server: sandbox.Postgres, batches: int) -> None:
         with connect(server.url("template1")) as admin:
             admin.execute("checkpoint")
         for number in range(batches):
-            columns = batch(number)
+            rows = batch(number)
             for name in random.sample(list(connections), len(connections)):
                 started = time.perf_counter()
                 with transaction(connections[name]):
-                    connections[name].execute(INSERT_OUTCOMES, columns).fetchall()
+                    statements.insert(connections[name], rows).read()
                 took[name].append((time.perf_counter() - started) * 1_000)
     print(f"\n{batches} batches of 500 rows")
     least = statistics.median(took["without both"])
@@ -214,18 +215,17 @@ def insert(server: sandbox.Postgres, batches: int) -> None:
         print(f"  {name}: p50 {middle:.2f} ms, {middle / least - 1:+.1%}")
 
 
-def batch(number: int) -> list[list[object]]:
-    """The columns of 500 new rows, sorted by key as the worker does."""
+def batch(number: int) -> list[Outcome]:
+    """500 new rows, sorted by key as the worker does."""
     rows = []
     for n in range(500):
         mentor_id, chapter_id = mentor(random.randrange(MENTORS))  # noqa: S311 - made-up data
         key = sha256(f"new {number} {n}".encode()).hexdigest()
-        status = "delivered" if random.random() < 0.9 else "failed"  # noqa: S311
+        status: Status = "delivered" if random.random() < 0.9 else "failed"  # noqa: S311
         rule_id = 1 + random.randrange(RULES)  # noqa: S311
         ids = (made(f"u{mentor_id}"), made(f"c{chapter_id}"), made(f"r{rule_id}"))
-        rows.append((*ids, datetime.now(UTC), "fcm", key, status))
-    rows.sort(key=lambda row: row[5])
-    return [list(column) for column in zip(*rows, strict=True)]
+        rows.append(Outcome(*ids, datetime.now(UTC), "fcm", key, status, None, True, (), (), ()))
+    return sorted(rows, key=lambda row: row.idempotency_key)
 
 
 def made(name: str) -> UUID:

@@ -54,9 +54,9 @@ class Timing(NamedTuple):
     redis_patience: float = 60.0
     #: A worker that is to stop waits so long for what is being written.
     last_writes: float = STATEMENT_TIMEOUT
-    #: Work that stands still for longer ends the worker: there is a step before every statement, none before
-    #: its commit, and a connection takes a while.
-    standstill: float = 2 * STATEMENT_TIMEOUT + 30
+    #: Work that stands still for longer ends the worker: between two steps there may be a turn's three
+    #: statements, for the rows and for two tables of tokens, its commit, and a new connection.
+    standstill: float = 3 * STATEMENT_TIMEOUT + 30
 
 
 class Claims:
