@@ -7,7 +7,7 @@ NAME = __name__
 
 # Python looks for the module to run, and that is a command of ours: `python -m worker.check`.
 if sys.argv[:1] == ["-m"]:
-    from . import loading
+    from . import _loading
 
-    if loading.module().partition(".")[0] == NAME:
-        loading.guard()
+    if _loading.module().partition(".")[0] == NAME:
+        _loading.guard()

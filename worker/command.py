@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from . import NAME
-from .loading import ready
+from ._loading import ready
 
 #: Seconds between two lines of progress where there is no bar.
 EVERY = 5.0

@@ -19,7 +19,7 @@ from worker.logs import token_hash
 from worker.record import store
 from worker.record.account import Report
 from worker.record.recording import record
-from worker.record.rows import insert
+from worker.record.rows import inserting
 from worker.record.tokens import Tokens
 from worker.servers import postgres
 from worker.servers.postgres import connect, is_transient
@@ -510,7 +510,7 @@ class TestTransaction:
         monkeypatch.setattr(postgres, "_LIMITS", "select set_config('lock_timeout', '100ms', true)")
         ((_, held),) = judge([make.event(app)]).outcomes
         with connect(database) as other, other.transaction():
-            insert(other, [held])
+            other.execute(*inserting([held]))
             report = run([make.event(app), make.event(app, 1)])
         assert (report.summary["waiting"], report.summary["delivered"], report.waiting) == (1, 1, True)
         assert run([make.event(app)]).summary["duplicates"] == 1

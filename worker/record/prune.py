@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from ..judge.classify import StaleToken, identity
-from ..servers.postgres import Answer
+from ..servers.postgres import Statement
 from ..servers.token_shape import Column, Shape, identifier, registration_time
 from ..servers.tokens import TokenTable
 
@@ -87,8 +87,28 @@ class Token(NamedTuple):
     read_at: datetime
 
 
-def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleToken]) -> Answer[Pruned]:
-    """Prune what the notices prove dead, in a transaction of the caller's. Raises psycopg.Error."""
+class Pruning(NamedTuple):
+    """A statement that prunes what some notices prove dead, in whatever transaction."""
+
+    statement: Statement
+    #: Tokens as they are spelled in the notices, by what those of one device share.
+    spelled: Mapping[str, set[str]]
+
+    def became(self, rows: Iterable[tuple[str, str]]) -> Pruned:
+        """What the statement's answer says became of the tokens."""
+        found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "early": set(), "marked": set()}
+        for same, became in rows:
+            found[became] |= self.spelled[same]
+        # The table is read as it was before: what is pruned now stands there, too.
+        kept = found["kept"] - found["pruned"]
+        early = found["early"] - found["pruned"] - kept
+        marked = found["marked"] - found["pruned"] - kept - early
+        absent = set().union(*self.spelled.values()) - found["pruned"] - kept - early - marked
+        return Pruned(*map(frozenset, (found["pruned"], kept, early, marked, absent)))
+
+
+def pruning(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleToken]) -> Pruning:
+    """Prune what the notices prove dead. `connection`: on which it will run; nothing is asked there."""
     latest: dict[str, datetime] = {}
     spelled: dict[str, set[str]] = {}
     for notice in notices:
@@ -101,22 +121,7 @@ def prune(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleT
         for spelling in tokens | _spellings(same)
     )
     arrays = [list(column) for column in zip(*lines, strict=True)] or [[], [], []]
-    cursor = connection.execute(_compose(PRUNE, shape), arrays)
-    return Answer([cursor], lambda: _became(cursor, notices, spelled))
-
-
-def _became(
-    rows: Iterable[tuple[str, str]], notices: Sequence[StaleToken], spelled: Mapping[str, set[str]]
-) -> Pruned:
-    found: dict[str, set[str]] = {"pruned": set(), "kept": set(), "early": set(), "marked": set()}
-    for same, became in rows:
-        found[became] |= spelled[same]
-    # The table is read as it was before: what is pruned now stands there, too.
-    kept = found["kept"] - found["pruned"]
-    early = found["early"] - found["pruned"] - kept
-    marked = found["marked"] - found["pruned"] - kept - early
-    absent = {notice.token for notice in notices} - found["pruned"] - kept - early - marked
-    return Pruned(*map(frozenset, (found["pruned"], kept, early, marked, absent)))
+    return Pruning(Statement(_compose(PRUNE, shape).as_string(connection), arrays), spelled)
 
 
 def tokens_after(connection: psycopg.Connection, shape: Shape, token: str, limit: int) -> list[Token]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 
 from ..judge.classify import Outcome
-from ..servers.postgres import Answer
+from ..servers.postgres import Statement
 from . import arrays
 from .isolation import is_of_items, is_wait, isolate
 
@@ -38,10 +38,9 @@ _PATIENCE = 10.0
 _LOCKED = re.compile(r'in relation "([^"]{1,63})"')
 
 
-def insert(connection: psycopg.Connection, rows: Sequence[Outcome]) -> Answer[frozenset[str]]:
-    """Insert rows of different keys, in the order of their keys; the answer: the keys that are new."""
-    cursor = connection.execute(INSERT_OUTCOMES, columns(rows))
-    return Answer([cursor], lambda: frozenset([key for (key,) in cursor.fetchall()]))
+def inserting(rows: Sequence[Outcome]) -> Statement:
+    """Insert rows of different keys, in the order of their keys; it answers the keys that are new."""
+    return Statement(INSERT_OUTCOMES, columns(rows))
 
 
 def columns(rows: Sequence[Outcome]) -> list[Any]:
@@ -100,7 +99,7 @@ class IsolatedRows:
 
     def _attempt(self, rows: Sequence[Outcome]) -> None:
         with self._connection.transaction():  # a savepoint
-            self.inserted |= insert(self._connection, rows).read()
+            self.inserted.update([key for (key,) in self._connection.execute(*inserting(rows))])
 
     def _refuse(self, row: Outcome, error: psycopg.Error) -> None:
         if error.sqlstate == "57014":

@@ -4,17 +4,17 @@ Two writers never deadlock here: keys are inserted in sorted order, and all keys
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
 
 from ..judge.classify import Outcome, StaleToken, Status
 from ..servers import postgres
-from ..servers.postgres import Answer
+from ..servers.postgres import Statement
 from .isolation import is_wait
 from .prune import Pruned
-from .rows import IsolatedRows, first_of_each_key, insert
+from .rows import IsolatedRows, first_of_each_key, inserting
 from .tokens import Tokens
 
 #: The statuses recorded for some keys.
@@ -53,23 +53,30 @@ def write(
     """
     rows, again = first_of_each_key(outcomes)
     if tokens.may_go_with_rows(connection, stale):
-        inserting: Answer[frozenset[str]] | None = None
-        pruning: Answer[Pruned] | None = None
+        statements = [inserting(rows)] if rows else []
+        prunings = tokens.prunings(connection, stale)
+        answers: list[list[Any]] = []
         try:
-            with postgres.at_once(connection):
-                inserting = insert(connection, rows) if rows else None
-                pruning = tokens.prune(connection, stale) if stale else None
+            pruning = [one.statement for one in prunings.values()]
+            postgres.at_once(connection, [*statements, *pruning], answers)
         except psycopg.Error as error:
-            of_tokens = pruning is not None and (inserting is None or inserting.is_good)
+            of_tokens = bool(stale) and len(answers) >= len(statements)  # the rows were in
             waited = is_wait(error) or (of_tokens and error.sqlstate == "55P03")
             if connection.closed or (postgres.is_transient(error) and not waited):
                 raise
             if of_tokens:
                 tokens.refused_with_rows(stale)
         else:
-            inserted = inserting.read() if inserting else frozenset()
+            inserted = frozenset([key for (key,) in answers.pop(0)]) if rows else frozenset()
             known = _known(connection, rows, inserted)
-            return _recorded(rows, inserted, known, _pruned(connection, tokens, pruning, stale))
+            pruned = Pruned()
+            try:
+                for (table, one), answer in zip(prunings.items(), answers, strict=True):
+                    pruned |= tokens.became(connection, table, one, answer)
+            except errors.InsufficientPrivilege:
+                tokens.refused_with_rows(stale)
+                pruned = tokens.prune_apart(connection, stale)
+            return _recorded(rows, inserted, known, pruned)
     with postgres.transaction(connection):
         isolated = IsolatedRows(connection)
         isolated.insert(rows, again)
@@ -85,25 +92,8 @@ def _known(
     if len(inserted) == len(rows):
         return {}
     others = [row.idempotency_key for row in rows if row.idempotency_key not in inserted]
-    with postgres.at_once(connection):
-        cursor = connection.execute(SELECT_STATUSES, [others])
-    return dict(cursor.fetchall())
-
-
-def _pruned(
-    connection: psycopg.Connection,
-    tokens: Tokens,
-    pruning: Answer[Pruned] | None,
-    stale: Sequence[StaleToken],
-) -> Pruned:
-    """What became of the tokens that were pruned together with rows."""
-    if pruning is None:
-        return Pruned()
-    try:
-        return pruning.read()
-    except errors.InsufficientPrivilege:
-        tokens.refused_with_rows(stale)
-        return tokens.prune_apart(connection, stale)
+    (found,) = postgres.at_once(connection, [Statement(SELECT_STATUSES, [others])])
+    return dict(found)
 
 
 def _recorded(

@@ -11,8 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import reduce
-from operator import or_
 from typing import NamedTuple
 
 import psycopg
@@ -22,14 +20,13 @@ from .. import NAME, logs
 from ..events import Channel
 from ..judge.classify import StaleToken
 from ..servers import postgres
-from ..servers.postgres import Answer
 from ..servers.privileges import missing_privileges
 from ..servers.settings import Settings
 from ..servers.token_shape import Shape, usable_shape
 from ..servers.tokens import TokenTable
 from .brake import Hold
 from .isolation import isolate
-from .prune import Pruned, Token, count_tokens, hides_rows, prune, tokens_after
+from .prune import Pruned, Pruning, Token, count_tokens, hides_rows, pruning, tokens_after
 
 #: A minute may always prune so many tokens of a channel, however small a share of the table is allowed.
 LEAST_LIMIT = 1000
@@ -128,14 +125,30 @@ class Tokens:
                 return False
         return True
 
-    def prune(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> Answer[Pruned]:
-        """Prune all in a transaction of the caller's, or raise psycopg.Error.
+    def prunings(
+        self, connection: psycopg.Connection, notices: Sequence[StaleToken]
+    ) -> dict[TokenTable, Pruning]:
+        """The statements that prune the notices' tokens, by table; `connection`: see `pruning`."""
+        return {
+            table: pruning(connection, self._shapes[table], mine)
+            for table, mine in self._by_table(notices).items()
+        }
 
-        Reading the answer may ask PostgreSQL more, and raise, too.
+    def became(
+        self, connection: psycopg.Connection, table: TokenTable, pruning: Pruning, rows: list[tuple[str, str]]
+    ) -> Pruned:
+        """What became of a table's tokens, by what the statement answered. Raises psycopg.Error.
+
+        A delete without a policy removes nothing and says nothing: it raises what others raise.
         """
-        parts = [self._prune(connection, table, mine) for table, mine in self._by_table(notices).items()]
-        cursors = [cursor for part in parts for cursor in part.cursors]
-        return Answer(cursors, lambda: reduce(or_, [part.read() for part in parts], Pruned()))
+        done = pruning.became(rows)
+        now = time.monotonic()
+        if not done.pruned and self._in_sight.get(table, 0.0) < now:
+            shape = self._shapes[table]
+            if hides_rows(connection, shape) and missing_privileges(connection, [shape.table]):
+                raise errors.InsufficientPrivilege("row level security hides tokens")
+            self._in_sight[table] = now + _WHILE
+        return done
 
     def prune_apart(self, connection: psycopg.Connection, notices: Sequence[StaleToken]) -> Pruned:
         """Prune what PostgreSQL lets go, in transactions of their own; never raises what it says."""
@@ -186,24 +199,6 @@ class Tokens:
                 return False
         return True
 
-    def _prune(
-        self, connection: psycopg.Connection, table: TokenTable, notices: Sequence[StaleToken]
-    ) -> Answer[Pruned]:
-        shape = self._shapes[table]
-        answer = prune(connection, shape, notices)
-
-        def read() -> Pruned:
-            done = answer.read()
-            # A delete without a policy removes nothing and says nothing: have it raise what others raise.
-            now = time.monotonic()
-            if not done.pruned and self._in_sight.get(table, 0.0) < now:
-                if hides_rows(connection, shape) and missing_privileges(connection, [shape.table]):
-                    raise errors.InsufficientPrivilege("row level security hides tokens")
-                self._in_sight[table] = now + _WHILE
-            return done
-
-        return Answer(answer.cursors, read)
-
     def _prune_table_apart(
         self, connection: psycopg.Connection, table: TokenTable, notices: list[StaleToken]
     ) -> Pruned:
@@ -251,7 +246,9 @@ class Tokens:
     ) -> Pruned:
         with postgres.transaction(connection):
             connection.execute(_APART)
-            return self._prune(connection, table, part).read()
+            one = pruning(connection, self._shapes[table], part)
+            rows = connection.execute(*one.statement).fetchall()
+            return self.became(connection, table, one, rows)
 
 
 def _by_channel(notices: Sequence[StaleToken]) -> dict[Channel, list[StaleToken]]:

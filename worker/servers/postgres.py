@@ -1,23 +1,24 @@
 """Connections to PostgreSQL, and the settings of a transaction."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
+from . import round_trip
 from .faults import explain, is_transient, judge
 from .refusals import no_connection
+from .round_trip import Statement
 from .settings import ConfigError
 
 #: What its faults mean is asked here, too.
 __all__ = [
     "STATEMENT_TIMEOUT",
-    "Answer",
     "DatabaseFault",
+    "Statement",
     "at_once",
     "connect",
     "explain",
@@ -28,8 +29,6 @@ __all__ = [
 
 #: Seconds after which PostgreSQL ends a statement of ours.
 STATEMENT_TIMEOUT = 60
-
-_T = TypeVar("_T")
 
 # In every transaction, and never outside one: behind a transaction pooler a plain SET would reach other
 # clients. The limits end a wait for a lock or for a half-open session's uncommitted key; all are below RQ's
@@ -53,6 +52,11 @@ select pg_catalog.set_config('lock_timeout', '2s', true),
          when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true)
 """
 _CHECK_AT_ONCE = "set constraints all immediate"
+_BEGIN = (
+    Statement("BEGIN ISOLATION LEVEL READ COMMITTED"),
+    Statement(_LIMITS),
+    Statement(_CHECK_AT_ONCE),
+)
 
 _SEAL = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
@@ -109,41 +113,19 @@ def transaction(connection: psycopg.Connection, *, sealed: bool = False) -> Iter
         yield
 
 
-class Answer(NamedTuple, Generic[_T]):
-    """What some statements answer, that may be on their way yet."""
+def at_once(
+    connection: psycopg.Connection, statements: Sequence[Statement], answers: list[list[Any]] | None = None
+) -> list[list[Any]]:
+    """Run statements in a transaction like `transaction`, all of it in one round trip.
 
-    cursors: Sequence[psycopg.Cursor[Any]]
-    #: Reads it; in `at_once`, after the block.
-    read: Callable[[], _T]
-
-    @property
-    def is_good(self) -> bool:
-        """Whether PostgreSQL did all of it."""
-        return all(cursor.pgresult is not None for cursor in self.cursors)
-
-
-@contextmanager
-def at_once(connection: psycopg.Connection) -> Iterator[None]:
-    """Run the block's statements in a transaction like `transaction`, all of it in one round trip.
-
-    They are sent one behind the other, with BEGIN and COMMIT, and end in one Sync: a transaction pooler sees
-    one extended query. So the block must not read what they answer: see Answer.
+    Returns the rows of each statement, as tuples of texts. `answers`: gets them, too, as far as they came
+    before one failed. Raises psycopg.Error with nothing written.
     """
-    failed = None
+    found: list[list[Any]] = []
     try:
-        with connection.pipeline():
-            try:
-                connection.execute("begin isolation level read committed")
-                connection.execute(_LIMITS)
-                connection.execute(_CHECK_AT_ONCE)
-                yield
-                connection.execute("commit")
-            except psycopg.Error as error:  # early: what follows it would be told as the pipeline's end
-                failed = error
-    except psycopg.Error as error:
-        failed = failed or error
+        round_trip.run(connection, [*_BEGIN, *statements, Statement("COMMIT")], found)
     finally:
-        if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-            connection.rollback()
-    if failed:
-        raise failed
+        mine = found[len(_BEGIN) : len(_BEGIN) + len(statements)]
+        if answers is not None:
+            answers += mine
+    return mine

@@ -25,8 +25,8 @@ def module() -> str:
     return sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv[:-1] else ""
 
 
-def main() -> int:
-    """The command `notiflog`; returns its exit status."""
+def notiflog() -> int:
+    """The command of this name; returns its exit status."""
     guard()
     from .__main__ import main
 
