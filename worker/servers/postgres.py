@@ -52,11 +52,6 @@ select pg_catalog.set_config('lock_timeout', '2s', true),
          when 'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, true)
 """
 _CHECK_AT_ONCE = "set constraints all immediate"
-_BEGIN = (
-    Statement("BEGIN ISOLATION LEVEL READ COMMITTED"),
-    Statement(_LIMITS),
-    Statement(_CHECK_AT_ONCE),
-)
 
 _SEAL = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
@@ -121,11 +116,12 @@ def at_once(
     Returns the rows of each statement, as tuples of texts. `answers`: gets them, too, as far as they came
     before one failed. Raises psycopg.Error with nothing written.
     """
+    begin = [Statement("BEGIN ISOLATION LEVEL READ COMMITTED"), Statement(_LIMITS), Statement(_CHECK_AT_ONCE)]
     found: list[list[Any]] = []
     try:
-        round_trip.run(connection, [*_BEGIN, *statements, Statement("COMMIT")], found)
+        round_trip.run(connection, [*begin, *statements, Statement("COMMIT")], found)
     finally:
-        mine = found[len(_BEGIN) : len(_BEGIN) + len(statements)]
+        mine = found[len(begin) : len(begin) + len(statements)]
         if answers is not None:
             answers += mine
     return mine
