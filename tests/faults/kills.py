@@ -32,7 +32,7 @@ DRAIN: list[tuple[str, Who]] = [
     (ANY_TIME, "worker"),
     ("after-claim", "worker"),
     ("before-transaction", "worker"),
-    ("after-insert", "worker"),
+    ("after-send", "worker"),
     ("before-commit", "worker"),
     ("after-commit", "worker"),
     ("after-finish", "worker"),
@@ -45,7 +45,7 @@ STOCK: list[tuple[str, Who]] = [
     ("after-claim", "worker"),
     *[
         (moment, who)
-        for moment in ("before-transaction", "after-insert", "before-commit", "after-commit", "after-finish")
+        for moment in ("before-transaction", "after-send", "before-commit", "after-commit", "after-finish")
         for who in ("horse", "both")
     ],
 ]

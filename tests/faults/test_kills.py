@@ -56,17 +56,16 @@ def test_nothing_is_lost_or_doubled_while_workers_are_killed(
 CASES: list[tuple[str, str, Who]] = [
     ("drain", "after-claim", "worker"),
     ("drain", "before-transaction", "worker"),
-    ("drain", "after-insert", "worker"),
-    ("drain", "before-commit", "worker"),
+    ("drain", "after-send", "worker"),
     ("drain", "after-commit", "worker"),
     ("drain", "after-finish", "worker"),
     ("drain", "after-claim after-takeover", "worker"),
     ("stock", "after-claim", "worker"),
     ("stock", "before-transaction", "horse"),
-    ("stock", "before-commit", "horse"),
+    ("stock", "after-send", "horse"),
     ("stock", "after-commit", "horse"),
     ("stock", "after-finish", "horse"),
-    ("stock", "before-commit", "both"),
+    ("stock", "after-send", "both"),
     ("stock", "after-commit", "both"),
 ]
 

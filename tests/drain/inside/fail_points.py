@@ -16,6 +16,8 @@ from rq.worker import BaseWorker
 
 from worker.drain.claims import Claims
 from worker.record import store
+from worker.record.rows import IsolatedRows
+from worker.servers import round_trip
 
 
 def place(directory: Path) -> None:
@@ -52,7 +54,10 @@ def place(directory: Path) -> None:
         setattr(owner, name, changed)
 
     change(store, "write", before="before-transaction", after="after-commit")
-    change(store, "_known", before="after-insert", after="before-commit")
+    # PostgreSQL has all of the transaction, COMMIT included, and nobody hears what it says.
+    change(round_trip, "_send", after="after-send")
+    # Where some rows are singled out the transaction takes several round trips.
+    change(IsolatedRows, "insert", after="before-commit")
     # The draining worker's scripts; only those that changed something.
     change(Claims, "claim", after="after-claim", when=lambda turn: turn.jobs)
     change(Claims, "finish", after="after-finish")
