@@ -542,3 +542,13 @@ class TestTransaction:
             time.monotonic() - started < 60
         )  # three seconds for each of twenty users, if each was waited for
         assert run(events).summary["delivered"] == 200
+
+
+def test_what_fails_behind_the_commit_closes_the_connection(
+    run: Record, connection: psycopg.Connection, app: sample.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([make.event(app)])
+    monkeypatch.setattr(store, "SELECT_STATUSES", "select pg_sleep(1) from no_such_table where %b is null")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        run([make.event(app), make.event(app, 1)])
+    assert connection.closed  # so the next try counts its own rows

@@ -3,7 +3,8 @@
 Two writers never deadlock here: keys are inserted in sorted order, and all keys before any token.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -49,7 +50,7 @@ def write(
     Of outcomes with one key the first counts that PostgreSQL takes. Those it refuses (their user, chapter or
     rule does not exist) and those that somebody's lock keeps waiting are singled out, all others recorded.
     Tokens are pruned whether or not a row was new, and recorded rows stay whatever becomes of tokens. Raises
-    psycopg.Error with nothing written.
+    psycopg.Error with nothing written, unless the connection is closed: then nobody knows.
     """
     rows, again = first_of_each_key(outcomes)
     if tokens.may_go_with_rows(connection, stale):
@@ -68,22 +69,34 @@ def write(
                 tokens.refused_with_rows(stale)
         else:
             inserted = frozenset([key for (key,) in answers.pop(0)]) if rows else frozenset()
-            known = _known(connection, rows, inserted)
-            pruned = Pruned()
-            try:
-                for (table, one), answer in zip(prunings.items(), answers, strict=True):
-                    pruned |= tokens.became(connection, table, one, answer)
-            except errors.InsufficientPrivilege:
-                tokens.refused_with_rows(stale)
-                pruned = tokens.prune_apart(connection, stale)
+            with _committed(connection):
+                known = _known(connection, rows, inserted)
+                pruned = Pruned()
+                try:
+                    for (table, one), answer in zip(prunings.items(), answers, strict=True):
+                        pruned |= tokens.became(connection, table, one, answer)
+                except errors.InsufficientPrivilege:
+                    tokens.refused_with_rows(stale)
+                    pruned = tokens.prune_apart(connection, stale)
             return _recorded(rows, inserted, known, pruned)
     with postgres.transaction(connection):
         isolated = IsolatedRows(connection)
         isolated.insert(rows, again)
     inserted = frozenset(isolated.inserted)
-    known = _known(connection, rows, inserted)
+    with _committed(connection):
+        known = _known(connection, rows, inserted)
     pruned = tokens.prune_apart(connection, stale) if stale else Pruned()
     return _recorded(rows, inserted, known, pruned, isolated)
+
+
+@contextmanager
+def _committed(connection: psycopg.Connection) -> Iterator[None]:
+    """Where the block fails, whoever writes again is to know that it may have written before."""
+    try:
+        yield
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _known(
