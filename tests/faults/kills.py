@@ -152,12 +152,19 @@ class Host:
         return len(self._workers)
 
     def stop(self) -> None:
-        """End all workers warmly."""
+        """End all workers warmly, once they are up: until then SIGTERM ends Python as it is."""
         for name, process in self._workers.items():
+            deadline = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < deadline and not self._is_up(name):
+                time.sleep(0.02)
             sandbox.stop(process, signal.SIGTERM)
             if process.returncode:
                 self.ended.append(f"{name} ended with status {process.returncode}")
         self._workers.clear()
+
+    def _is_up(self, name: str) -> bool:
+        """Whether a worker is in its loop, and so listens to signals."""
+        return self._redis.hget(f"rq:worker:{name}", "state") in (b"idle", b"busy")
 
     def _horse(self, worker: int) -> int | None:
         """The process that a stock worker forked last, if it lives."""
