@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -17,6 +17,8 @@ Channel = Literal["fcm", "apns"]
 #: Live Activity, which is not the registration that FCM's message names beside it.
 Target = Literal["token", "fid", "live_activity"]
 Time = Annotated[datetime, Meta(tz=True)]
+
+_T = TypeVar("_T")
 
 
 # `gc=False`: nothing in them refers back to them, so the collector need not follow thousands.
@@ -114,19 +116,18 @@ def idempotency_key(peer_mentor_id: UUID, scenario_rule_id: UUID, date_window: s
 
 def decode(payload: object) -> Event:
     """Check one payload of the wire contract. Raises InvalidEvent."""
-    try:
-        return msgspec.convert(payload, Event)
-    except msgspec.ValidationError as error:
-        raise InvalidEvent(*_explain(str(error))) from None
-    except UnicodeEncodeError:  # from a field's name, an id, a time or a channel
-        raise InvalidEvent("$", _SURROGATE) from None
+    return _convert(payload, Event)
+
+
+def decode_good(payloads: Sequence[object]) -> list[Event]:
+    """Check payloads in one call, in half the time. Raises InvalidEvent for the first that is bad."""
+    return _convert(payloads, list[Event])
 
 
 def decode_all(payloads: Sequence[object]) -> tuple[list[tuple[int, Event]], list[Rejected]]:
     """Check a job's payloads; the good ones keep their position, the bad ones say what is wrong with them."""
-    with suppress(msgspec.ValidationError, UnicodeEncodeError):
-        # Usually all are good; converted in one call they take half the time.
-        return list(enumerate(msgspec.convert(payloads, list[Event]))), []
+    with suppress(InvalidEvent):  # usually all are good
+        return list(enumerate(decode_good(payloads))), []
     events: list[tuple[int, Event]] = []
     rejected: list[Rejected] = []
     for position, payload in enumerate(payloads):
@@ -135,6 +136,15 @@ def decode_all(payloads: Sequence[object]) -> tuple[list[tuple[int, Event]], lis
         except InvalidEvent as invalid:
             rejected.append(Rejected(position, invalid.path, invalid.problem))
     return events, rejected
+
+
+def _convert(payload: object, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(payload, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(*_explain(str(error))) from None
+    except UnicodeEncodeError:  # from a field's name, an id, a time or a channel
+        raise InvalidEvent("$", _SURROGATE) from None
 
 
 _to_json = msgspec.json.Encoder().encode

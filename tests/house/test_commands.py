@@ -214,17 +214,19 @@ def test_a_mistyped_worker_class_is_one_sentence() -> None:
     assert done.stderr == "RQ_WORKER_CLASS names no worker: did you mean worker.drain.DrainWorker?\n"
 
 
+#: A module that every command needs, and early.
+INTERRUPTING = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_interrupted_while_its_modules_load_it_says_so_in_one_line(name: str, tmp_path: Path) -> None:
-    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
-    (tmp_path / "click.py").write_text(interrupting)  # every command needs it, and early
+    (tmp_path / "click.py").write_text(INTERRUPTING)
     done = shell(line(name), {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{name}: interrupted\n")
 
 
 def test_so_it_is_with_the_installed_command(tmp_path: Path) -> None:
-    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
-    (tmp_path / "click.py").write_text(interrupting)
+    (tmp_path / "click.py").write_text(INTERRUPTING)
     command = Path(sys.executable).with_name("notiflog")
     done = shell(f"{command} check", {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (1, "notiflog: interrupted\n")

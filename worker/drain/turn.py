@@ -89,13 +89,12 @@ def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claime
             unfinished.ordinary.append(claimed)
         else:
             calls.append((claimed, call.events))
-    if all(isinstance(events, list) for _, events in calls):
-        with suppress(Exception):  # of some job, which the next lines find
-            batches = judge_good([events for _, events in calls])
-            return [
-                (claimed, batch._replace(past=claimed.past))
-                for (claimed, _), batch in zip(calls, batches, strict=True)
-            ]
+    with suppress(Exception):  # of some job, which the next lines find
+        batches = judge_good([events for _, events in calls])
+        return [
+            (claimed, batch._replace(past=claimed.past))
+            for (claimed, _), batch in zip(calls, batches, strict=True)
+        ]
     judged: list[tuple[Claimed, Batch]] = []
     for claimed, events in calls:
         try:

@@ -5,7 +5,7 @@ from enum import Enum, auto
 from itertools import islice
 from typing import NamedTuple
 
-from ..events import InvalidEvent, Rejected, decode_all
+from ..events import InvalidEvent, Rejected, decode_all, decode_good
 from .classify import Outcome, fold
 
 
@@ -30,21 +30,23 @@ class Batch(NamedTuple):
     past: Past = Past.NONE
 
 
-def judge_good(jobs: Sequence[list[object]]) -> list[Batch]:
+def judge_good(jobs: Sequence[object]) -> list[Batch]:
     """Judge some jobs' events at once, in half the time. Raises InvalidEvent if any is not good.
 
     Who is to blame the others then tell: `judge`, job by job.
     """
-    events, rejected = decode_all([payload for payloads in jobs for payload in payloads])
-    if rejected:
-        raise InvalidEvent("$", "some job has an event that is not good")
-    outcomes = iter([fold(event) for _, event in events])
-    return [Batch(len(payloads), list(enumerate(islice(outcomes, len(payloads)))), []) for payloads in jobs]
+    lists = [_list(payloads) for payloads in jobs]
+    outcomes = iter([fold(event) for event in decode_good([event for events in lists for event in events])])
+    return [Batch(len(events), list(enumerate(islice(outcomes, len(events)))), []) for events in lists]
 
 
 def judge(payloads: object) -> Batch:
     """Decode and classify a job's events; touches nothing outside. Raises InvalidEvent if it is no list."""
+    events, rejected = decode_all(found := _list(payloads))
+    return Batch(len(found), [(position, fold(event)) for position, event in events], rejected)
+
+
+def _list(payloads: object) -> Sequence[object]:
     if not isinstance(payloads, list | tuple):
         raise InvalidEvent("$", f"expected a list of events, got {type(payloads).__name__}")
-    events, rejected = decode_all(payloads)
-    return Batch(len(payloads), [(position, fold(event)) for position, event in events], rejected)
+    return payloads

@@ -41,14 +41,13 @@ def of_uuids(values: Iterable[UUID]) -> Array:
 
 def of_texts(values: Iterable[str]) -> Array:
     """A text[]."""
-    elements = [value.encode() for value in values]
-    sized = b"".join([len(element).to_bytes(4, "big") + element for element in elements])
-    return Array(_head(_TEXT, len(elements)) + sized)
+    elements = [_sized(value) for value in values]
+    return Array(_head(_TEXT, len(elements)) + b"".join(elements))
 
 
 def of_words(values: Sequence[str]) -> Array:
     """A text[] of a few different values."""
-    sized = {value: struct.pack("!i", len(value.encode())) + value.encode() for value in set(values)}
+    sized = {value: _sized(value) for value in set(values)}
     return Array(_head(_TEXT, len(values)) + b"".join([sized[value] for value in values]))
 
 
@@ -65,9 +64,13 @@ def of_new_ids(n: int) -> Array:
 
 
 def _of_uuids(elements: Sequence[bytes]) -> Array:
-    if not elements:
-        return Array(_HEAD.pack(1, 0, _UUID, 0, 1))
-    return Array(_head(_UUID, len(elements)) + _UUID_SIZE + _UUID_SIZE.join(elements))
+    sized = _UUID_SIZE + _UUID_SIZE.join(elements) if elements else b""
+    return Array(_head(_UUID, len(elements)) + sized)
+
+
+def _sized(text: str) -> bytes:
+    element = text.encode()
+    return len(element).to_bytes(4, "big") + element
 
 
 def _head(kind: int, n: int) -> bytes:

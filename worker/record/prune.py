@@ -107,8 +107,8 @@ class Pruning(NamedTuple):
         return Pruned(*map(frozenset, (found["pruned"], kept, early, marked, absent)))
 
 
-def pruning(connection: psycopg.Connection, shape: Shape, notices: Sequence[StaleToken]) -> Pruning:
-    """Prune what the notices prove dead. `connection`: on which it will run; nothing is asked there."""
+def pruning(shape: Shape, notices: Sequence[StaleToken]) -> Pruning:
+    """Prune what the notices prove dead."""
     latest: dict[str, datetime] = {}
     spelled: dict[str, set[str]] = {}
     for notice in notices:
@@ -121,7 +121,7 @@ def pruning(connection: psycopg.Connection, shape: Shape, notices: Sequence[Stal
         for spelling in tokens | _spellings(same)
     )
     arrays = [list(column) for column in zip(*lines, strict=True)] or [[], [], []]
-    return Pruning(Statement(_compose(PRUNE, shape).as_string(connection), arrays), spelled)
+    return Pruning(Statement(_compose(PRUNE, shape).as_string(None), arrays), spelled)
 
 
 def tokens_after(connection: psycopg.Connection, shape: Shape, token: str, limit: int) -> list[Token]:

@@ -54,14 +54,14 @@ def write(
     """
     rows, again = first_of_each_key(outcomes)
     if tokens.may_go_with_rows(connection, stale):
-        statements = [inserting(rows)] if rows else []
-        prunings = tokens.prunings(connection, stale)
+        inserts = [inserting(rows)] if rows else []
+        prunings = tokens.prunings(stale)
         answers: list[list[Any]] = []
+        statements = [*inserts, *(one.statement for one in prunings.values())]
         try:
-            pruning = [one.statement for one in prunings.values()]
-            postgres.at_once(connection, [*statements, *pruning], answers)
+            postgres.at_once(connection, statements, answers)
         except psycopg.Error as error:
-            of_tokens = bool(stale) and len(answers) >= len(statements)  # the rows were in
+            of_tokens = bool(stale) and len(answers) >= len(inserts)  # the rows were in
             waited = is_wait(error) or (of_tokens and error.sqlstate == "55P03")
             if connection.closed or (postgres.is_transient(error) and not waited):
                 raise

@@ -125,14 +125,9 @@ class Tokens:
                 return False
         return True
 
-    def prunings(
-        self, connection: psycopg.Connection, notices: Sequence[StaleToken]
-    ) -> dict[TokenTable, Pruning]:
-        """The statements that prune the notices' tokens, by table; `connection`: see `pruning`."""
-        return {
-            table: pruning(connection, self._shapes[table], mine)
-            for table, mine in self._by_table(notices).items()
-        }
+    def prunings(self, notices: Sequence[StaleToken]) -> dict[TokenTable, Pruning]:
+        """The statements that prune the notices' tokens, by table."""
+        return {table: pruning(self._shapes[table], mine) for table, mine in self._by_table(notices).items()}
 
     def became(
         self, connection: psycopg.Connection, table: TokenTable, pruning: Pruning, rows: list[tuple[str, str]]
@@ -246,7 +241,7 @@ class Tokens:
     ) -> Pruned:
         with postgres.transaction(connection):
             connection.execute(_APART)
-            one = pruning(connection, self._shapes[table], part)
+            one = pruning(self._shapes[table], part)
             rows = connection.execute(*one.statement).fetchall()
             return self.became(connection, table, one, rows)
 

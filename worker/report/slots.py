@@ -101,9 +101,8 @@ def _hours(report: Report, recorded: Iterable[datetime]) -> list[datetime]:
         hour = hour_of(report.since, report.timezone)
         while hour < report.made_at:
             yield hour
-            hour = hour_of(
-                hour + _HOUR, report.timezone
-            )  # where clocks move by half an hour, not on the hour
+            # Where clocks move by half an hour it is not on the hour.
+            hour = hour_of(hour + _HOUR, report.timezone)
 
     return sorted({*every(), *recorded})
 

@@ -11,21 +11,12 @@ from typing import NamedTuple
 import psycopg
 
 from .. import NAME
+from .faults import LOG_COLUMNS
 from .token_shape import columns
 from .tokens import TokenTable
 
 _LOG = ("public", "follow_up_notification_log")
 _RESERVATIONS = ("notiflog", "reservations")
-_LOG_COLUMNS = (
-    "log_id",
-    "peer_mentor_id",
-    "chapter_id",
-    "scenario_rule_id",
-    "delivered_at",
-    "delivery_channel",
-    "idempotency_key",
-    "status",
-)
 
 # One row for each thing wanted: whether it is there, and whether it is allowed now, or would be to a member
 # of another role (asked too, so that nobody is told to grant again what only the membership lacks).
@@ -110,7 +101,7 @@ def missing_privileges(connection: psycopg.Connection, tables: Iterable[TokenTab
     `tables`: the token tables, each with the schema in which it was found.
     """
     wanted = [
-        *((*_LOG, "insert", column) for column in _LOG_COLUMNS),
+        *((*_LOG, "insert", column) for column in LOG_COLUMNS),
         *((*_LOG, "select", column) for column in ("idempotency_key", "status")),
         *dict.fromkeys(need for table in tables for need in _of_tokens(table)),
     ]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import errors
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import Buffer, PGconn, PGresult
 
 _ENDED = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
@@ -89,8 +89,10 @@ def _receive(pgconn: PGconn, answers: list[list[Any]]) -> psycopg.Error | None:
                 poll.poll()
                 pgconn.consume_input()
             result = pgconn.get_result()
-            if result is None:
-                continue  # a statement's end
+            if result is None:  # a statement's end
+                if pgconn.status == ConnStatus.BAD:  # and of all
+                    raise psycopg.OperationalError("the connection is lost")
+                continue
             if result.status == ExecStatus.PIPELINE_SYNC:
                 break
             if result.status in _ENDED:
@@ -99,7 +101,7 @@ def _receive(pgconn: PGconn, answers: list[list[Any]]) -> psycopg.Error | None:
                 failed = errors.error_from_result(result, encoding="utf-8")
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
-        if not failed:
+        if not (failed and failed.sqlstate):  # else it is libpq's own word of that
             raise
         pgconn.finish()  # it said why, and hung up
     return failed
