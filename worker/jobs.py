@@ -49,8 +49,7 @@ def record_outcomes(events: list[dict[str, Any]]) -> dict[str, Any] | Retry:
     recorded, and DatabaseFault for a fault that will not pass by itself; called as a function, or by a queue
     of `is_async=False`, where no worker would try again, for any. Neither carries a token or a row's data.
     """
-    other_form = logs.setup()
-    sentry.setup()
+    other_form = _set_up()
     job = get_current_job()
     if job and forget_killed_executions(job, ask=other_form):
         remedy = f"start the worker with RQ_CONFIG={NAME}.rqconfig, and all lines have this form"
@@ -95,8 +94,7 @@ def sweep_tokens() -> dict[str, int]:
     Returns what the pass under way has counted so far. Raises DatabaseFault, and NoProject where Firebase is
     not set up.
     """
-    logs.setup()
-    sentry.setup()
+    _set_up()
     job = get_current_job()
     if job is None:
         raise RuntimeError(f"sweep_tokens runs under RQ; by hand: python -m {NAME}.sweep")
@@ -116,8 +114,7 @@ def tidy_reservations() -> int:
     Meant to be enqueued now and then, see `worker.cron`; does nothing while the migrations lack them. Raises
     DatabaseFault.
     """
-    logs.setup()
-    sentry.setup()
+    _set_up()
     try:
         with closing(postgres.connect(settings().database_url)) as connection:
             return tidy(connection)
@@ -131,8 +128,7 @@ def retain_outcomes() -> int:
     Meant to be enqueued every ten minutes, see `worker.cron`. A worker whose role may not delete says so and
     deletes nothing; it need not be able to. Raises DatabaseFault.
     """
-    logs.setup()
-    sentry.setup()
+    _set_up()
     if not (age := settings().retain):
         return 0
     try:
@@ -146,6 +142,13 @@ def retain_outcomes() -> int:
     if deleted:
         logs.info("outcomes_expired", rows=deleted, days=age.days)
     return deleted
+
+
+def _set_up() -> bool:
+    """Have lines written; returns whether RQ's had another form until now."""
+    other_form = logs.setup(at_once=True)  # a stock worker ends the process right behind the job
+    sentry.setup()
+    return other_form
 
 
 def _again(job: Job | None, problem: str) -> Retry:

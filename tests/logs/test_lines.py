@@ -352,6 +352,15 @@ class TestSetup:
         done = python(code)
         assert ([line["message"] for line in lines(done.stdout)], done.stderr) == (["shown"], "")
 
+    def test_a_job_has_written_its_lines_when_its_process_ends_without_notice(self) -> None:
+        # A thread that is to write them does not get to run before the end.
+        code = (
+            "import os, sys; from worker import jobs, logs; sys.setswitchinterval(60)\n"
+            "os.environ['DATABASE_URL'] = 'postgresql://nobody@127.0.0.1/nowhere'\n"
+            "jobs.retain_outcomes(); logs.info('guard_off', stale=1); os._exit(0)"
+        )
+        assert [line["event"] for line in lines(python(code).stdout)] == ["guard_off"]
+
     def test_a_line_that_cannot_be_written_shows_nothing_of_itself(self) -> None:
         code = (
             "import logging, os, sys; from worker import logs\n"

@@ -31,22 +31,23 @@ class CarefulHandler(logging.Handler):
 
 
 class Output(CarefulHandler):
-    """Lines to a file descriptor, by a thread of their own; in a forked process, as far as there is room.
+    """Lines to a file descriptor, by a thread of their own; in a forked process, or if told, at once.
+
+    At once means as far as there is room. What RQ forks for a job ends without notice, so it needs this.
 
     Lines that found no room, or could not be written, are counted; `lines_lost` tells how many, once somebody
     reads again. Each number here is changed by one thread only, or under the handler's lock: that suffices.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, at_once: bool) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._start_anew(forked=False)
-        os.register_at_fork(after_in_child=lambda: self._start_anew(forked=True))
+        self._start_anew(at_once=at_once)
+        os.register_at_fork(after_in_child=lambda: self._start_anew(at_once=True))
 
-    def _start_anew(self, *, forked: bool) -> None:
-        # No thread of its parent's lives in a forked process, and what waits is the parent's to write. What
-        # RQ forks for a job ends without notice: it writes at once.
-        self._forked = forked
+    def _start_anew(self, *, at_once: bool) -> None:
+        # No thread of its parent's lives in a forked process, and what waits is the parent's to write.
+        self._at_once = at_once
         self._thread: threading.Thread | None = None
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._put = self._taken = 0  # bytes: into the queue, and out of it
@@ -60,7 +61,7 @@ class Output(CarefulHandler):
         except Exception:
             self.handleError(record)
             return
-        if self._forked or not self._has_thread():
+        if self._at_once or not self._has_thread():
             self._write_what_fits(text)
         elif self._put - self._taken + len(text) > _MOST_WAITING:
             self._dropped += text.count(b"\n")
@@ -122,16 +123,17 @@ class _Stream(CarefulHandler, logging.StreamHandler[TextIO]):
     """Lines to what stands in for standard output: a notebook's, a test's."""
 
 
-def setup() -> bool:
+def setup(*, at_once: bool = False) -> bool:
     """Write this process's lines, RQ's included, unless its program has set up logging itself. Idempotent.
 
-    Returns whether RQ had set up lines of its own form: where RQ forks for each job, its worker goes on so.
+    `at_once`: by no thread, where the process may end without notice. Returns whether RQ had set up lines of
+    its own form: where RQ forks for each job, its worker goes on so.
     """
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if logger.hasHandlers():
         return False
-    logging.getLogger().addHandler(_standard_output())
+    logging.getLogger().addHandler(_standard_output(at_once=at_once))
     rq = logging.getLogger("rq")
     if rq.level == logging.NOTSET:
         rq.setLevel(logging.INFO)
@@ -150,12 +152,12 @@ def flush() -> None:
         handler.flush()
 
 
-def _standard_output() -> logging.Handler:
+def _standard_output(*, at_once: bool) -> logging.Handler:
     if sys.stdout is None:  # closed
         return logging.NullHandler()
     handler: logging.Handler
     try:
-        handler = Output(sys.stdout.fileno())
+        handler = Output(sys.stdout.fileno(), at_once=at_once)
     except (OSError, ValueError):
         handler = _Stream(sys.stdout)
     if sys.stdout.isatty():
