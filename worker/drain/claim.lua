@@ -35,14 +35,14 @@ local taken, bytes, ordinary, full = 0, 0, false, false
 local ttl = tonumber(ARGV[10]) + 60
 for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
   local key = prefix .. ':job:' .. id
-  local size = redis.pcall('HSTRLEN', key, 'data')
+  local fields = redis.pcall('HMGET', key, 'data', 'result_ttl', 'recoveries', 'counted', 'repeats_left',
+    'rate_limit_key', 'group_id', 'dependency_id', 'ttl', 'started_at', 'ended_at')
+  local data = fields[1] or ''
   local odd = not string.match(id, '^[%w_-]+$')
   -- Not a hash, larger than any job of ours, or no id of RQ's.
-  if type(size) == 'table' or size > largest or odd and (size == 0 or redis.call('EXISTS', key .. ':dependents') == 1) then
+  if fields.err or #data > largest or odd and (data == '' or redis.call('EXISTS', key .. ':dependents') == 1) then
     quarantined[#quarantined + 1] = id
-  elseif size > 0 then -- else the job was deleted while it waited; RQ passes over it, too
-    local fields = redis.call('HMGET', key, 'data', 'result_ttl', 'recoveries', 'counted', 'repeats_left',
-      'rate_limit_key', 'group_id', 'dependency_id')
+  elseif data ~= '' then -- else the job was deleted while it waited; RQ passes over it, too
     -- What RQ does around such jobs is rare and intricate: leave them to its own code.
     local rare = false
     for at = 5, 8 do
@@ -50,9 +50,9 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     end
     -- A job that was taken over may be what killed its worker. Either makes a turn of its own.
     local single = rare or fields[3]
-    if full or #claimed > 0 and (single or bytes + size > most_bytes) then break end
+    if full or #claimed > 0 and (single or bytes + #data > most_bytes) then break end
     full, ordinary = single, rare
-    bytes = bytes + size
+    bytes = bytes + #data
 
     if odd then
       local new = 'renamed-' .. holder .. '-' .. turn .. '-' .. #claimed
@@ -64,11 +64,14 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     local execution = holder .. '-' .. turn .. '-' .. #claimed
     local member = id .. ':' .. execution
     redis.call('HSET', key, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text, 'worker_name', name)
-    redis.call('PERSIST', key)
+    -- A job expires if it was to, or if it ran before.
+    for at = 9, 11 do
+      if fields[at] and fields[at] ~= '' then redis.call('PERSIST', key) end
+    end
     scores[#scores + 1] = now + ttl
     scores[#scores + 1] = member
     members[#members + 1] = member
-    claimed[#claimed + 1] = { id, execution, fields[1], fields[2], fields[3], fields[4] }
+    claimed[#claimed + 1] = { id, execution, data, fields[2], fields[3], fields[4] }
   end
   taken = taken + 1
 end

@@ -1,9 +1,10 @@
 -- Finish jobs whose rows are committed: what RQ's worker does for a job that returned, for many at once.
 --
 -- KEYS  1 started registry  2 finished registry  3 worker  4 worker's executions  5 the numbers of all workers
--- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 working time of all, seconds  5 a name of this call
+-- ARGV  1 key prefix  2 now, RQ's text form  3 worker name  4 when work on them began, seconds
+--       5 working time of all, seconds  6 a name of this call
+--       7 JSON: for each job {id, execution id, result TTL (seconds), serialized result}
 --       then the turn's numbers, see `count_numbers`
---       then for each job: id, execution id, started (seconds), result TTL (seconds), serialized result
 --
 -- A job that is no longer this worker's (it stalled, and another took over) is passed over. Returns the ids
 -- of jobs with dependents: they are left as they are, for RQ's own code.
@@ -17,15 +18,22 @@ local prefix, now_text, name = ARGV[1], ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
+-- A call costs microseconds, however little it does: what can be asked of all jobs is asked at once.
+local jobs, members, dependents = cjson.decode(ARGV[7]), {}, {}
+for n, job in ipairs(jobs) do
+  members[n] = job[1] .. ':' .. job[2]
+  dependents[n] = prefix .. ':job:' .. job[1] .. ':dependents'
+end
+local held = #jobs > 0 and redis.call('ZMSCORE', started, unpack(members))
+local some_have_dependents = #jobs > 0 and redis.call('EXISTS', unpack(dependents)) > 0
+
 local done, garbage, kept, with_dependents = {}, {}, {}, {}
-local last = last_number(6)
-for at = last + 1, #ARGV, 5 do
-  local id, execution, ttl = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
-  local member = id .. ':' .. execution
+for n, member in ipairs(members) do
+  local id, execution, ttl, result = unpack(jobs[n])
   local job, results = prefix .. ':job:' .. id, prefix .. ':results:' .. id
-  if not redis.call('ZSCORE', started, member) then
+  if not held[n] then
     -- passed over
-  elseif redis.call('EXISTS', job .. ':dependents') == 1 then
+  elseif some_have_dependents and redis.call('EXISTS', dependents[n]) == 1 then
     with_dependents[#with_dependents + 1] = id
   else
     local status = redis.pcall('HGET', job, 'status')
@@ -36,8 +44,8 @@ for at = last + 1, #ARGV, 5 do
       garbage[#garbage + 1] = results
     else
       mend(results, 'stream')
-      local entry = { results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', ARGV[at + 4],
-        'execution_id', execution, 'execution_started_at', ARGV[at + 2], 'execution_ended_at', now }
+      local entry = { results, 'MAXLEN', 10, '*', 'type', 1, 'worker_name', name, 'return_value', result,
+        'execution_id', execution, 'execution_started_at', ARGV[4], 'execution_ended_at', now }
       if type(redis.pcall('XADD', unpack(entry))) == 'table' then
         redis.call('UNLINK', results) -- somebody used up the stream's numbers
         redis.call('XADD', unpack(entry))
@@ -65,13 +73,13 @@ if #done > 0 then
   redis.call('ZREM', started, unpack(done))
   redis.call('SREM', executions, unpack(done))
   redis.call('HINCRBY', worker, 'successful_job_count', #done)
-  redis.call('HINCRBYFLOAT', worker, 'total_working_time', ARGV[4])
+  redis.call('HINCRBYFLOAT', worker, 'total_working_time', ARGV[5])
 end
 -- This call may be a repeated one, whose first answer was lost: then no job is left to finish. A call that
 -- finishes none by itself leaves its name for a while.
-local once = numbers .. ':once:' .. ARGV[5]
-local finishes_none = last == #ARGV or #with_dependents > 0
+local once = numbers .. ':once:' .. ARGV[6]
+local finishes_none = #jobs == 0 or #with_dependents > 0
 if #done > 0 or (finishes_none and redis.call('SET', once, '', 'NX', 'EX', 120)) then
-  count_numbers(numbers, 6)
+  count_numbers(numbers, 8)
 end
 return with_dependents

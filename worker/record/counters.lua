@@ -23,9 +23,3 @@ local function count_numbers(key, at)
     redis.call('EXPIRE', day, seconds)
   end
 end
-
--- Where they end.
-local function last_number(at)
-  return at + 2 + 2 * ARGV[at + 2]
-end
-
