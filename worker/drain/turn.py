@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..events import InvalidEvent
-from ..judge.batch import Batch, judge, judge_good
+from ..judge.batch import Batch, Past, judge, judge_good
 from ..queue.fields import unreadable_field
 from ..queue.plain import PeriodicCall, UntrustedJob, read_call
 from ..record.account import RejectedEvents, Report
@@ -55,29 +55,33 @@ def run(
     numbers: Counter[str] = Counter()
     reports = writers.write([batch for _, batch in judged], numbers)
     done: list[Done] = []
-    recorded: dict[str, tuple[Claimed, Report]] = {}
     for (claimed, batch), report in zip(judged, reports, strict=True):
         if report.waiting:
             unfinished.waiting.append(claimed)
-            continue
-        if report.rejected:
+        elif report.rejected:
             unfinished.failed.append((claimed, RejectedEvents(report.rejected, batch.events)))
-            continue
-        ttl = int(claimed.result_ttl or default_result_ttl)
-        result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
-        done.append(Done(claimed, ttl, result))
-        recorded[claimed.job_id] = claimed, report
+        else:
+            ttl = int(claimed.result_ttl or default_result_ttl)
+            result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
+            done.append(Done(claimed, ttl, result))
     seconds = time.time() - started_at
     # Also where no job is done: what fails is counted before it fails.
     awaited = claims.finish(done, started_at, seconds, numbers + of_duration(seconds))
-    unfinished.awaited.extend(recorded[job_id] for job_id in awaited)
+    if awaited:
+        unfinished.awaited.extend(
+            (claimed, report)
+            for (claimed, _), report in zip(judged, reports, strict=True)
+            if claimed.job_id in awaited
+        )
     return unfinished
 
 
 def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claimed, Batch]]:
     calls: list[tuple[Claimed, Any]] = []
+    ttls = {claimed.result_ttl for claimed in jobs if claimed.result_ttl}
+    unreadable = {ttl: unreadable_field({b"result_ttl": ttl}) for ttl in ttls}
     for claimed in jobs:
-        if claimed.result_ttl and (problem := unreadable_field({b"result_ttl": claimed.result_ttl})):
+        if claimed.result_ttl and (problem := unreadable[claimed.result_ttl]):
             unfinished.unreadable.append((claimed, problem))
             continue
         try:
@@ -92,7 +96,7 @@ def _judge(jobs: Sequence[Claimed], unfinished: Unfinished) -> list[tuple[Claime
     with suppress(Exception):  # of some job, which the next lines find
         batches = judge_good([events for _, events in calls])
         return [
-            (claimed, batch._replace(past=claimed.past))
+            (claimed, batch if claimed.past is Past.NONE else batch._replace(past=claimed.past))
             for (claimed, _), batch in zip(calls, batches, strict=True)
         ]
     judged: list[tuple[Claimed, Batch]] = []

@@ -60,43 +60,38 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
     counted: set[str] = set()
     reports = []
     for batch in batches:
-        summary, rejected, rows = _events(batch, recorded, written)
-        stale = {notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale}
-        stale -= counted
-        counted |= stale
-        became = (
-            {fate: len(stale & those) for fate, those in fates.items()} if stale else dict.fromkeys(fates, 0)
-        )
-        reasons = {name: summary.pop(name) for name in ("failed_by", "skipped_by")}
-        reports.append(Report({**summary, **became, **reasons}, rejected, rows))
+        report = _events(batch, recorded, written)
+        dead = [notice.token for _, outcome in batch.outcomes if outcome.stale for notice in outcome.stale]
+        if dead:  # few jobs have any
+            stale = set(dead) - counted
+            counted |= stale
+            report.summary.update({fate: len(stale & those) for fate, those in fates.items()})
+        reports.append(report)
     return reports
 
 
 def total(reports: Sequence[Report]) -> dict[str, Any]:
     """The sum of some summaries."""
     total: dict[str, Any] = {}
-    for name, first in reports[0].summary.items():
-        if isinstance(first, dict):
+    columns = zip(*[report.summary.values() for report in reports], strict=True)
+    for name, values in zip(reports[0].summary, columns, strict=True):
+        if isinstance(values[0], dict):
             by_reason: Counter[str] = Counter()
-            for report in reports:
-                if report.summary[name]:
-                    by_reason.update(report.summary[name])
+            for reasons in filter(None, values):
+                by_reason.update(reasons)
             total[name] = dict(by_reason)
         else:
-            total[name] = sum([report.summary[name] for report in reports])
+            total[name] = sum(values)
     return total
 
 
-def _events(
-    batch: Batch, recorded: Recorded, written: dict[str, Status]
-) -> tuple[dict[str, Any], list[Rejected], list[Outcome]]:
+def _events(batch: Batch, recorded: Recorded, written: dict[str, Status]) -> Report:
     """Count a job's events by what became of them: new row, duplicate, rejected, or not final yet.
-
-    Returns the counts, the rejected events, and the outcomes whose rows are this job's.
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
-    count = {
+    count: dict[str, Any] = {
+        "events": batch.events,
         "delivered": 0,
         "failed": 0,
         "skipped": 0,
@@ -104,6 +99,12 @@ def _events(
         "duplicates": 0,
         "conflicting": 0,
         "waiting": 0,
+        "rejected": 0,
+        "pruned": 0,
+        "kept": 0,
+        "withheld": 0,
+        "refused": 0,
+        "absent": 0,
     }
     failed_by: dict[str, int] = {}
     skipped_by: dict[str, int] = {}
@@ -141,8 +142,8 @@ def _events(
                     "conflicting_duplicate", key=logs.token_hash(key), stored=stored, reported=status
                 )
     rejected = sorted((*batch.rejected, *refused))
-    counts = {"events": batch.events, **count, "rejected": len(rejected)}
-    return {**counts, "failed_by": failed_by, "skipped_by": skipped_by}, rejected, rows
+    count |= {"rejected": len(rejected), "failed_by": failed_by, "skipped_by": skipped_by}
+    return Report(count, rejected, rows)
 
 
 def _refusal(position: int, outcome: Outcome, constraint: str) -> Rejected:
