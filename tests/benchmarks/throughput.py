@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
-from dramatiq.brokers.redis import RedisBroker
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
 from rq import Queue
 
-from tests.benchmarks import delay, peers
+from tests.benchmarks import delay
+from tests.benchmarks.peers import arq, celery, dramatiq, huey, procrastinate, simple_worker, taskiq
+from tests.benchmarks.peers.work import Servers
 from worker import events
 from worker.demo import sample, sandbox
 from worker.enqueue import enqueue_outcomes
@@ -58,7 +59,7 @@ class Bench:
 
     database: psycopg.Connection
     redis: Redis
-    redis_url: str
+    servers: Servers
     app: sample.App
     #: The workers': their servers may be further away than those of who enqueues and counts.
     environment: dict[str, str]
@@ -171,55 +172,37 @@ def rq(
     return measure
 
 
-def celery(processes: int) -> Callable[[Bench, Payload, int], float]:
-    """Celery, prefork, acks_late."""
+def peer(
+    enqueue: Callable[[Servers, Sequence[Payload]], None], command: Sequence[str]
+) -> Callable[[Bench, Payload, int], float]:
+    """One of the systems beside ours, in one process."""
 
     def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
         bench.begin()
-        with peers.celery_app.connection_for_write(bench.redis_url) as connection:
-            for start in range(0, len(payloads), chunk):
-                peers.celery_record.apply_async([payloads[start : start + chunk]], connection=connection)
-        command = (
-            "celery",
-            "-A",
-            "tests.benchmarks.peers:celery_app",
-            "worker",
-            "-l",
-            "ERROR",
-            "-c",
-            str(processes),
-        )
+        enqueue(bench.servers, [payloads[start : start + chunk] for start in range(0, len(payloads), chunk)])
         bench.run([command], len(payloads))
         return bench.rate()
 
     return measure
 
 
-def dramatiq(processes: int) -> Callable[[Bench, Payload, int], float]:
-    """dramatiq with 8 threads a process."""
-
-    def measure(bench: Bench, payloads: Payload, chunk: int) -> float:
-        bench.begin()
-        broker = RedisBroker(url=bench.redis_url)
-        broker.declare_queue("default")
-        for start in range(0, len(payloads), chunk):
-            broker.enqueue(peers.dramatiq_record.message(payloads[start : start + chunk]))
-        options = ("--processes", str(processes), "--threads", "8")
-        bench.run([("dramatiq", "tests.benchmarks.peers:dramatiq_broker", *options)], len(payloads))
-        return bench.rate()
-
-    return measure
-
-
 DRAIN = "worker.drain.DrainWorker"
-SIMPLE = "tests.benchmarks.peers.KeptConnectionWorker"
 
 #: name, system, events in one-event jobs, events in 500-event jobs
 SYSTEMS: list[tuple[str, Callable[[Bench, Payload, int], float], int, int]] = [
     ("RQ, stock forking worker", rq(None, 1), 60, 10_000),
-    ("RQ, SimpleWorker, kept connection", rq(SIMPLE, 1), 800, 40_000),
-    ("Celery, 1 process", celery(1), 2_000, 40_000),
-    ("dramatiq, 8 threads", dramatiq(1), 8_000, 60_000),
+    (
+        "RQ, SimpleWorker, kept connection",
+        peer(simple_worker.enqueue, simple_worker.COMMAND),
+        2_000,
+        40_000,
+    ),
+    ("Celery, 1 process", peer(celery.enqueue, celery.COMMAND), 2_000, 40_000),
+    ("dramatiq, 8 threads", peer(dramatiq.enqueue, dramatiq.COMMAND), 8_000, 60_000),
+    ("huey, 8 threads", peer(huey.enqueue, huey.COMMAND), 8_000, 60_000),
+    ("arq 0.25, 8 threads", peer(arq.enqueue, arq.COMMAND), 4_000, 60_000),
+    ("taskiq, Redis stream, 8 threads", peer(taskiq.enqueue, taskiq.COMMAND), 4_000, 60_000),
+    ("procrastinate, 8 jobs at once", peer(procrastinate.enqueue, procrastinate.COMMAND), 2_000, 40_000),
     ("DrainWorker, 1 process", rq(DRAIN, 1), 60_000, 160_000),
     ("DrainWorker, 2 processes", rq(DRAIN, 2), 60_000, 160_000),
     (
@@ -231,9 +214,17 @@ SYSTEMS: list[tuple[str, Callable[[Bench, Payload, int], float], int, int]] = [
 ]
 
 
+def _middle(figures: Sequence[float], form: str) -> str:
+    """The median, and below it the lowest and the highest."""
+    median, lowest, highest = (
+        format(figure, form) for figure in (statistics.median(figures), min(figures), max(figures))
+    )
+    return f"{median}\n{lowest}-{highest}" if len(figures) > 1 else median
+
+
 def throughput(bench: Bench, console: Console, rounds: int, scale: float, only: str) -> None:
-    """Measure every system in jobs of 1 and of 500 events."""
-    table = Table("system", "1 event a job", "ratio", "500 events a job", "ratio")
+    """Measure every system in jobs of 1 and of 500 events: medians of the rounds, and their spread."""
+    table = Table("system", "1 event a job, /s", "ratio", "500 events a job, /s", "ratio")
     limits: list[float] = []
     for name, system, single, batch in SYSTEMS:
         if only.lower() not in name.lower():
@@ -254,9 +245,9 @@ def throughput(bench: Bench, console: Console, rounds: int, scale: float, only: 
                     f"{name}, {chunk} a job: {rates[-1]:,.0f}/s, {ratios[-1]:.3f} of raw {raws[-1]:,.0f}/s"
                 )
             limits += raws
-            cells += (f"{statistics.median(rates):,.0f}/s", f"{statistics.median(ratios):.3f}")
+            cells += (_middle(rates, ",.0f"), _middle(ratios, ".3f"))
         table.add_row(name, *cells)
-    table.add_row("raw insert, 500 rows a statement", "", "", f"{statistics.median(limits):,.0f}/s", "1")
+    table.add_row("raw insert, 500 rows a statement", "", "", _middle(limits, ",.0f"), "1")
     console.print(table)
 
 
@@ -368,13 +359,18 @@ def main() -> None:
     parser.add_argument(
         "what", nargs="*", default=["throughput", "start"], help="throughput start growth soak"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="shorter or longer runs")
     parser.add_argument(
         "--delay", type=float, default=0, metavar="MS", help="how far away the workers' servers are, one way"
     )
-    parser.add_argument("--only", default="", help="systems whose name contains this")
+    names = "; ".join(name for name, *_ in SYSTEMS)
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help=f"systems whose name has this in it: {names}"
+    )
     options = parser.parse_args()
+    if options.only.lower() not in names.lower():
+        parser.error(f"--only: no system's name has this in it; there are {names}")
     console = Console()
     with ExitStack() as stack, sandbox.directory() as directory:
         settings = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
@@ -398,7 +394,8 @@ def main() -> None:
                 for migration in pending(database):
                     apply(database, migration)
                 app = sample.make_app(database)
-                bench = Bench(database, Redis.from_url(url), url, app, environment, directory / "log")
+                servers = Servers(server.url(), url)
+                bench = Bench(database, Redis.from_url(url), servers, app, environment, directory / "log")
                 if "throughput" in options.what:
                     throughput(bench, console, options.rounds, options.scale, options.only)
                 if "start" in options.what:
