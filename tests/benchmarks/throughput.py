@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ returning idempotency_key
 """
 #: With fewer the limit would be measured in too short a time.
 LEAST_RAW_ROWS = 20_000
+#: Of PostgreSQL: no checkpoint amid a run.
+SETTINGS = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
 
 Payload = list[dict[str, Any]]
 
@@ -96,8 +98,11 @@ class Bench:
         ).fetchone()
         return int(found[0]) if found else 0
 
-    def run(self, commands: Sequence[Sequence[str]], rows: int, **environment: str) -> None:
-        """Run worker processes until all rows are there, then stop them."""
+    @contextmanager
+    def running(
+        self, commands: Sequence[Sequence[str]], **environment: str
+    ) -> Iterator[list["subprocess.Popen[bytes]"]]:
+        """Run worker processes during the block: programs beside our Python, or by their whole path."""
         with self.log.open("ab") as log:
             processes = [
                 subprocess.Popen(
@@ -110,6 +115,14 @@ class Bench:
                 for command in commands
             ]
         try:
+            yield processes
+        finally:
+            for process in processes:
+                sandbox.stop(process, signal.SIGTERM, timeout=10)
+
+    def run(self, commands: Sequence[Sequence[str]], rows: int, **environment: str) -> None:
+        """Run worker processes until all rows are there, then stop them."""
+        with self.running(commands, **environment) as processes:
             begun = time.monotonic()
             while (done := self.rows()) < rows:
                 took = time.monotonic() - begun
@@ -121,9 +134,30 @@ class Bench:
                     )
                 # Counting reads the whole table, at the expense of those who are measured: seldom.
                 time.sleep(min(5.0, max(0.3, took * (rows - done) / done / 2)) if done else 0.3)
-        finally:
-            for process in processes:
-                sandbox.stop(process, signal.SIGTERM, timeout=10)
+
+
+@contextmanager
+def prepared(
+    directory: Path, server: sandbox.Postgres, redis_url: str, addresses: Mapping[str, str]
+) -> Iterator[Bench]:
+    """Both servers, with all tables and the app's rows; `addresses`: the workers' own, if they have any."""
+    sandbox.create_app_tables(server.url())
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
+    environment = {
+        **inherited,
+        "DATABASE_URL": server.url(),
+        "NOTIFLOG_PRUNE_LIMIT": "100%",  # every system prunes all
+        "REDIS_URL": redis_url,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        **addresses,
+    }
+    with psycopg.connect(server.url(), autocommit=True, prepare_threshold=None) as database:
+        database.execute("set max_parallel_workers_per_gather = 0")  # counting is to be cheap
+        for migration in pending(database):
+            apply(database, migration)
+        app = sample.make_app(database)
+        servers = Servers(server.url(), redis_url)
+        yield Bench(database, Redis.from_url(redis_url), servers, app, environment, directory / "log")
 
 
 def raw(bench: Bench, rows: int) -> float:
@@ -340,7 +374,10 @@ def _resident(pid: int) -> int:
 
 @contextmanager
 def _far_away(milliseconds: float, server: sandbox.Postgres, redis_url: str) -> Iterator[dict[str, str]]:
-    """The addresses of both servers, so far away."""
+    """The addresses of both servers, so far away; none, if they are as near as ever."""
+    if not milliseconds:
+        yield {}
+        return
     redis = urlsplit(redis_url)
     socket = str(server.directory / f".s.PGSQL.{server.port}")
     with (
@@ -372,39 +409,22 @@ def main() -> None:
     if options.only.lower() not in names.lower():
         parser.error(f"--only: no system's name has this in it; there are {names}")
     console = Console()
-    with ExitStack() as stack, sandbox.directory() as directory:
-        settings = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
-        with (
-            sandbox.postgres(directory, settings=settings) as server,
-            sandbox.valkey(directory, tcp=True) as url,
-        ):
-            sandbox.create_app_tables(server.url())
-            inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFLOG_", "RQ_", "PG"))}
-            environment = {
-                **inherited,
-                "DATABASE_URL": server.url(),
-                "NOTIFLOG_PRUNE_LIMIT": "100%",  # every system prunes all
-                "REDIS_URL": url,
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-            }
-            if options.delay:
-                environment |= stack.enter_context(_far_away(options.delay, server, url))
-            with psycopg.connect(server.url(), autocommit=True, prepare_threshold=None) as database:
-                database.execute("set max_parallel_workers_per_gather = 0")  # counting is to be cheap
-                for migration in pending(database):
-                    apply(database, migration)
-                app = sample.make_app(database)
-                servers = Servers(server.url(), url)
-                bench = Bench(database, Redis.from_url(url), servers, app, environment, directory / "log")
-                if "throughput" in options.what:
-                    throughput(bench, console, options.rounds, options.scale, options.only)
-                if "start" in options.what:
-                    start_time(bench, console)
-                if "soak" in options.what:
-                    soak(bench, console, 1_000_000)
-                if "growth" in options.what:
-                    database.execute("truncate public.follow_up_notification_log")
-                    growth(bench, console, options.rounds, (0, 1_000_000, 5_000_000))
+    with (
+        sandbox.directory() as directory,
+        sandbox.postgres(directory, settings=SETTINGS) as server,
+        sandbox.valkey(directory, tcp=True) as url,
+        _far_away(options.delay, server, url) as addresses,
+        prepared(directory, server, url, addresses) as bench,
+    ):
+        if "throughput" in options.what:
+            throughput(bench, console, options.rounds, options.scale, options.only)
+        if "start" in options.what:
+            start_time(bench, console)
+        if "soak" in options.what:
+            soak(bench, console, 1_000_000)
+        if "growth" in options.what:
+            bench.database.execute("truncate public.follow_up_notification_log")
+            growth(bench, console, options.rounds, (0, 1_000_000, 5_000_000))
 
 
 if __name__ == "__main__":
