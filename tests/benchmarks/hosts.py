@@ -1,11 +1,12 @@
 """Workers on several hosts, one Redis, one PostgreSQL: `python tests/benchmarks/hosts.py`, as root on Linux.
 
 The hosts are network namespaces of this machine; install `.[bench]` and iproute2. Workers are up and idle
-when all jobs are released to them at once. For each number of processes: the rate, its ratio to the raw limit
-measured right before and after it (as `throughput.py` does), and the processor time that an event costs
-PostgreSQL, Redis and the workers, with the share of one core that each has meanwhile. What Redis spends
-while jobs are enqueued stands by itself. In short runs it shows that each process opens three connections to
-PostgreSQL. Ends with an error if an event is lost or doubled, or a job is left or failed.
+when all jobs are released to them at once. For each number of processes: the rate from then until the last
+job is finished, its ratio to the raw limit measured right before and after it (as `throughput.py` does), and
+the processor time that an event costs PostgreSQL, Redis and the workers, with the share of one core that each
+has. What Redis spends while jobs are enqueued stands by itself. In short runs it shows that each process
+opens three connections to PostgreSQL. Ends with an error if an event is lost or doubled, or a job is left or
+failed.
 """
 
 import argparse
@@ -42,10 +43,8 @@ SIZE = "select pg_total_relation_size('public.follow_up_notification_log')"
 
 
 class Run(NamedTuple):
-    """One run, in seconds and bytes; all but the first two are an event's share."""
+    """One run, in seconds and bytes; all but the first are an event's share."""
 
-    #: Events a second, from the first commit to the last.
-    rate: float
     #: What a waiting job took of Redis' memory.
     waiting: float
     #: The time from the release of the jobs until all were finished.
@@ -91,7 +90,7 @@ def served(net: Network, directory: Path) -> Iterator[tuple[Bench, int]]:
     settings = {**SETTINGS, "listen_addresses": net.address}
     with (
         sandbox.postgres(directory, tcp=True, settings=settings) as server,
-        sandbox.valkey(directory, tcp=True) as local,
+        sandbox.valkey(directory, tcp=True, appendonly="yes") as local,
         Redis.from_url(local) as redis,
     ):
         (server.directory / "pg_hba.conf").write_text(
@@ -156,7 +155,7 @@ def measure(bench: Bench, postgres: int, hosts: Sequence[str], payloads: Payload
         raise RuntimeError(f"{rows} rows of {len(payloads)} events")
     ((size,),) = bench.database.execute(SIZE).fetchall()
     per_event = [figure / rows for figure in (elapsed, *costs, enqueueing, size)]
-    return Run(bench.rate(), waiting, *per_event)
+    return Run(waiting, *per_event)
 
 
 def limit(bench: Bench, rows: int) -> float:
@@ -169,7 +168,13 @@ def compare(bench: Bench, postgres: int, net: Network, console: Console, options
     """Measure each number of processes, and print the medians."""
     columns = ("processes", "events/s", "ratio", "PostgreSQL", "Redis", "workers", "enqueue")
     title = f"{options.events:,} events, {options.per_job} a job, {len(net.hosts)} hosts"
-    table = Table(*columns, title=title, box=box.SIMPLE, caption="processor time: us an event, % of one core")
+    table = Table(
+        *columns,
+        title=title,
+        box=box.SIMPLE,
+        pad_edge=False,
+        caption="processor time: us an event, % of one core",
+    )
     every: list[Run] = []
     for processes in options.processes:
         runs, ratios = [], []
@@ -178,12 +183,12 @@ def compare(bench: Bench, postgres: int, net: Network, console: Console, options
             payloads = bench.payloads(options.events)
             runs.append(measure(bench, postgres, spread(processes, net.hosts), payloads, options.per_job))
             limits.append(limit(bench, options.events))
-            ratios.append(runs[-1].rate / statistics.mean(limits[-2:]))
+            ratios.append(1 / runs[-1].elapsed / statistics.mean(limits[-2:]))
         every += runs
         run = medians(runs)
         table.add_row(
             str(processes),
-            f"{run.rate:,.0f}",
+            f"{1 / run.elapsed:,.0f}",
             f"{statistics.median(ratios):.2f}",
             *(
                 f"{cost * 1e6:.1f}, {cost / run.elapsed:.0%}"

@@ -133,13 +133,46 @@ def test_every_door_and_every_wing_stands_in_their_table() -> None:
 
 
 #: Where figures stand.
-MEASURED = ["How safe, how fast", "Nothing is lost", "How fast", "Report", "When row level security comes"]
+MEASURED = [
+    "How safe, how fast",
+    "Nothing is lost",
+    "How fast",
+    "What an event costs",
+    "Report",
+    "When row level security comes",
+]
 
 
 @pytest.mark.parametrize("heading", MEASURED)
 def test_figures_have_their_command_and_their_day(heading: str) -> None:
     assert re.search(r"`(python|pytest) [^`]+`", section(heading))
     assert re.search(r"\b2026-\d\d-\d\d\b", section(heading))
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The cells of a section's table, by the first of their row."""
+    lines = [line.strip("| ").split(" | ") for line in section(heading).splitlines() if line.startswith("| ")]
+    return {first: cells for first, *cells in lines}
+
+
+def test_what_servers_carry_follows_from_what_an_event_costs() -> None:
+    costs = {
+        part: [float(cell.removesuffix(" us")) for cell in cells]
+        for part, cells in rows("What an event costs").items()
+        if cells[0].endswith(" us")
+    }
+    of_redis = [cost for part, cost in costs.items() if "Redis" in part]
+    redis = [sum(cost) for cost in zip(*of_redis, strict=True)]
+    carried = {part: cells for part, cells in rows("What that comes to").items() if "core" in part}
+    assert len(carried) == 5
+    for part, cells in carried.items():
+        cores = int(re.findall(r"(\d+) core", part)[0])
+        kind = next(kind for kind in ("Redis", "PostgreSQL", "worker") if kind in part)
+        rates = [0.7e6 * cores / cost for cost in (redis if kind == "Redis" else costs[kind])]
+        said = [
+            f"{float(f'{rate:.2g}'):,.0f}/s {float(f'{rate * 0.0864:.2g}'):,.0f} million" for rate in rates
+        ]
+        assert " ".join(cells) == " ".join(said), part
 
 
 # --- commands ---------------------------------------------------------------------------------------------
