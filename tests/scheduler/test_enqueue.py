@@ -153,6 +153,10 @@ class TestJobs:
         assert (data[:1] == b"\x78", len(data) < len(job.data)) == (compressed, compressed)
         assert Job.fetch(job.id, connection=redis).args == job.args
 
+    def test_have_no_empty_fields(self, redis: Redis, app: sample.App) -> None:
+        (job,) = enqueue_outcomes(redis, [make.event(app)])
+        assert b"" not in redis.hgetall(job.key).values()
+
     def test_are_of_the_class_that_the_queue_asks_for(self, redis: Redis, app: sample.App) -> None:
         class Own(Job):  # type: ignore[misc]
             pass
