@@ -337,6 +337,25 @@ def start_time(bench: Bench, console: Console) -> None:
     console.print(f"First row {statistics.median(times):.2f} s after the start of the process (5 starts).")
 
 
+def idle(bench: Bench, console: Console) -> None:
+    """From enqueueing for a worker that had nothing to do for a minute, to its row."""
+    times: list[float] = []
+    bench.begin()
+    with bench.running([("rq", "worker", "notiflog", "--quiet")], RQ_WORKER_CLASS=DRAIN):
+        for seconds in (0, 60, 60, 60):  # the first waits for the worker's start
+            time.sleep(seconds)
+            payloads = bench.payloads(1)
+            begun = time.monotonic()
+            enqueue_outcomes(bench.redis, payloads)
+            while bench.rows() == len(times):
+                time.sleep(0.0005)
+            times.append(1_000 * (time.monotonic() - begun))
+    middle = statistics.median(times[1:])
+    console.print(
+        f"First row {middle:.1f} ms after enqueueing, of a worker that was idle for a minute (3 times)."
+    )
+
+
 def soak(bench: Bench, console: Console, n: int) -> None:
     """Resident memory of one worker over `n` events."""
     bench.begin()
@@ -394,7 +413,7 @@ def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", nargs="*", default=["throughput", "start"], help="throughput start growth soak"
+        "what", nargs="*", default=["throughput", "start"], help="throughput start idle growth soak"
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="shorter or longer runs")
@@ -420,6 +439,8 @@ def main() -> None:
             throughput(bench, console, options.rounds, options.scale, options.only)
         if "start" in options.what:
             start_time(bench, console)
+        if "idle" in options.what:
+            idle(bench, console)
         if "soak" in options.what:
             soak(bench, console, 1_000_000)
         if "growth" in options.what:
