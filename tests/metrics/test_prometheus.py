@@ -138,12 +138,11 @@ def test_every_query_of_the_dashboard_has_an_answer(
     start("--burst").wait()
     # Two scrapes make an increase; what happens seldom, or is compared with last week, has nothing to show.
     until(lambda: scraper.query("sum(increase(notiflog_outcomes_total[1h])) > -1"))
-    answers = {}
     for query in QUERIES:
-        asked = query.replace("$queue", "notiflog").replace("$__rate_interval", "1m")
-        answers[query] = scraper.query(asked)
-    silent = [query for query, answer in answers.items() if not answer]
-    assert [query for query in silent if "offset 1w" not in query and "> 0" not in query] == []
+        if "offset 1w" not in query and "> 0" not in query:
+            asked = query.replace("$queue", "notiflog").replace("$__rate_interval", "1m")
+            # A scrape leaves out what a busy server does not tell in time: the next one has it.
+            until(partial(scraper.query, asked))
 
 
 def test_the_dashboard_shows_metrics_that_there_are() -> None:
