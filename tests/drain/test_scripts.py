@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 
 from tests.drain.conftest import (
     FAILED,
@@ -79,6 +80,25 @@ def test_claiming_loses_no_job(
     turn = claims.claim(100)
     assert [job.job_id for job in turn.jobs] == [job.id for job in jobs]
     assert everywhere(redis) == sorted(["not a job!", *(job.id for job in jobs)])
+
+
+def test_a_job_that_was_to_expire_does_not_while_it_is_claimed(
+    redis: Redis, queue: Queue, app: sample.App, claims: Claims
+) -> None:
+    (job,) = enqueue_many(queue, app, 1, ttl=60)
+    claims.claim(1)
+    assert redis.ttl(job.key) == -1
+
+
+def test_a_job_that_ran_before_does_not_expire_while_it_is_claimed(
+    redis: Redis, queue: Queue, app: sample.App, claims: Claims, drain: Drain
+) -> None:
+    (job,) = enqueue_many(queue, app, 1, result_ttl=60)
+    drain()
+    queue.enqueue_job(Job.fetch(job.id, connection=redis))
+    assert redis.ttl(job.key) > 0
+    claims.claim(1)
+    assert redis.ttl(job.key) == -1
 
 
 @pytest.mark.parametrize("kind", TYPES)

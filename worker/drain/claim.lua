@@ -30,6 +30,14 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 redis.call('ZADD', leases, now + ARGV[9], holder)
 
+-- Whether any of some fields is there and says something.
+local function some(fields, first, last)
+  for at = first, last do
+    if fields[at] and fields[at] ~= '' then return true end
+  end
+  return false
+end
+
 local claimed, quarantined, renamed, scores, members = {}, {}, {}, {}, {}
 local taken, bytes, ordinary, full = 0, 0, false, false
 local ttl = tonumber(ARGV[10]) + 60
@@ -44,10 +52,7 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     quarantined[#quarantined + 1] = id
   elseif data ~= '' then -- else the job was deleted while it waited; RQ passes over it, too
     -- What RQ does around such jobs is rare and intricate: leave them to its own code.
-    local rare = false
-    for at = 5, 8 do
-      rare = rare or fields[at] and fields[at] ~= ''
-    end
+    local rare = some(fields, 5, 8)
     -- A job that was taken over may be what killed its worker. Either makes a turn of its own.
     local single = rare or fields[3]
     if full or #claimed > 0 and (single or bytes + #data > most_bytes) then break end
@@ -64,10 +69,8 @@ for _, id in ipairs(redis.call('LRANGE', queue, 0, most_jobs - 1)) do
     local execution = holder .. '-' .. turn .. '-' .. #claimed
     local member = id .. ':' .. execution
     redis.call('HSET', key, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text, 'worker_name', name)
-    -- A job expires if it was to, or if it ran before.
-    for at = 9, 11 do
-      if fields[at] and fields[at] ~= '' then redis.call('PERSIST', key) end
-    end
+    -- Only these expire: a job with a TTL of its own, and one that ran before.
+    if some(fields, 9, 11) then redis.call('PERSIST', key) end
     scores[#scores + 1] = now + ttl
     scores[#scores + 1] = member
     members[#members + 1] = member

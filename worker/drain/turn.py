@@ -55,6 +55,7 @@ def run(
     numbers: Counter[str] = Counter()
     reports = writers.write([batch for _, batch in judged], numbers)
     done: list[Done] = []
+    recorded: list[tuple[Claimed, Report]] = []
     for (claimed, batch), report in zip(judged, reports, strict=True):
         if report.waiting:
             unfinished.waiting.append(claimed)
@@ -64,15 +65,11 @@ def run(
             ttl = int(claimed.result_ttl or default_result_ttl)
             result = base64.b64encode(serializer.dumps(report.summary)).decode() if ttl else ""
             done.append(Done(claimed, ttl, result))
+            recorded.append((claimed, report))
     seconds = time.time() - started_at
     # Also where no job is done: what fails is counted before it fails.
     awaited = claims.finish(done, started_at, seconds, numbers + of_duration(seconds))
-    if awaited:
-        unfinished.awaited.extend(
-            (claimed, report)
-            for (claimed, _), report in zip(judged, reports, strict=True)
-            if claimed.job_id in awaited
-        )
+    unfinished.awaited.extend(each for each in recorded if each[0].job_id in awaited)
     return unfinished
 
 

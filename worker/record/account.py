@@ -9,12 +9,21 @@ from .. import NAME, logs
 from ..events import Rejected
 from ..judge.batch import Batch, Past
 from ..judge.classify import Outcome, Status
+from .numbers import FATES
 from .store import Recorded
 
 _PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
 _PARENTS = {"peer_mentor_id": "user", "chapter_id": "chapter", "scenario_rule_id": "scenario rule"}
 _LEFT_OUT = "a trigger of follow_up_notification_log left the row out: it is not there after inserting it"
 _LISTED = 1000
+#: What is counted of each job's events and of their tokens.
+_NONE: dict[str, Any] = dict.fromkeys(
+    (
+        *("events", "delivered", "failed", "skipped", "retrying", "duplicates", "conflicting", "waiting"),
+        *("rejected", *FATES),
+    ),
+    0,
+)
 
 
 class RejectedEvents(Exception):
@@ -90,22 +99,7 @@ def _events(batch: Batch, recorded: Recorded, written: dict[str, Status]) -> Rep
 
     `written` collects the new rows, so that a second event of the same key counts as a duplicate.
     """
-    count: dict[str, Any] = {
-        "events": batch.events,
-        "delivered": 0,
-        "failed": 0,
-        "skipped": 0,
-        "retrying": 0,
-        "duplicates": 0,
-        "conflicting": 0,
-        "waiting": 0,
-        "rejected": 0,
-        "pruned": 0,
-        "kept": 0,
-        "withheld": 0,
-        "refused": 0,
-        "absent": 0,
-    }
+    count = {**_NONE, "events": batch.events}
     failed_by: dict[str, int] = {}
     skipped_by: dict[str, int] = {}
     refused: list[Rejected] = []
