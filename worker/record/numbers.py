@@ -4,11 +4,11 @@ A name is a family and its labels, joined by colons: `results:fcm:unregistered:p
 of data: whoever sends events cannot make more names than there are here.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple, get_args
 
 import psycopg
@@ -61,9 +61,13 @@ class Histogram(NamedTuple):
 
     def of(self, seconds: Sequence[float]) -> Counter[str]:
         """What it makes of some durations; what seems to end before it began took no time."""
-        buckets = self.buckets
-        counted = Counter([buckets[bisect_left(self.bounds, each)] for each in seconds])
-        counted[self.total] = round(1000 * sum([each for each in seconds if each > 0]))
+        # Sorted once: a bound is looked for among the durations, not each of them among the bounds.
+        ordered = sorted(seconds)
+        ends = [0, *(bisect_right(ordered, bound) for bound in self.bounds), len(ordered)]
+        counted = Counter(
+            {name: end - begin for name, (begin, end) in zip(self.buckets, pairwise(ends), strict=True)}
+        )
+        counted[self.total] = round(1000 * sum([each for each in ordered if each > 0]))
         return counted
 
 
