@@ -428,6 +428,17 @@ def test_a_worker_writes_over_as_many_connections_as_it_is_told(
     assert (worker.wait(), rows(connection)) == (0, len(jobs)), worker.output
 
 
+def test_a_worker_with_little_to_do_keeps_to_one_connection(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+) -> None:
+    worker = start()
+    for number in range(4):  # more than it has threads
+        enqueue_many(queue, app, 1, first=number)
+        until(lambda done=number + 1: redis.zcard(FINISHED) == done)
+    others = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    assert len(connection.execute(others).fetchall()) == 1, worker.output
+
+
 def test_a_pool_of_workers_shares_the_queue(
     redis: Redis,
     queue: Queue,

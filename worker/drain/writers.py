@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Writers:
-    """Threads that write turns, each with a kept connection of its own.
+    """Threads that write turns, over connections that are kept.
 
     `pulse`: moves with each statement and each try.
     """
@@ -51,7 +51,9 @@ class Writers:
         self._redis = impatient(redis)
         self._pulse = pulse
         self._threads = Threads(settings().connections, "commit")
-        self._connections: dict[int, psycopg.Connection] = {}  # by thread
+        self._in_use: dict[int, psycopg.Connection] = {}  # by thread
+        # The one used last is taken first: where one is enough, no second is opened.
+        self._idle: list[psycopg.Connection] = []
         self._stopped: set[int] = set()  # threads
         self._stopping = threading.Event()
         self._closing = False
@@ -74,7 +76,7 @@ class Writers:
         return self._threads.submit(run)
 
     def write(self, batches: Sequence[Batch], numbers: Counter[str]) -> list[Report]:
-        """Write a turn's outcomes in one transaction on this thread's connection.
+        """Write a turn's outcomes in one transaction.
 
         `numbers`: gets what is to be counted when the turn's jobs are finished.
         Waits for PostgreSQL as long as it takes. Raises GivenUp after `give_up`, and DatabaseFault for a
@@ -133,14 +135,12 @@ class Writers:
         """
         self.give_up()
         self._closing = True
-        for thread in list(self._connections):
+        for thread in list(self._in_use):
             if connection := self._active(thread):
                 _cancel(connection)  # or the session would wait on, for a lock for instance
                 _hang_up(connection)
-        left = self._threads.close(_LAST_STEPS)
-        for thread, connection in self._connections.items():
-            if thread not in left:
-                connection.close()
+        self._threads.close(_LAST_STEPS)
+        self._close_idle()
         counters.count(self._redis, sum(self._faults, Counter()))
         if self._outbox:
             self._outbox.close()
@@ -148,27 +148,41 @@ class Writers:
 
     def _active(self, thread: int) -> psycopg.Connection | None:
         """The connection on which a thread waits for an answer."""
-        connection = self._connections.get(thread)
+        connection = self._in_use.get(thread)
         if connection and connection.info.transaction_status == TransactionStatus.ACTIVE:
             return connection
         return None
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:
-        """This thread's connection; after a fault it is made anew."""
+        """A connection for this thread. After a fault all are made anew: they lead to the same server."""
         thread = threading.get_ident()
         self._step()
-        connection = self._connections.get(thread)
-        if connection is None or connection.closed:
-            connection = self._connections[thread] = postgres.connect(settings().database_url)
-            connection.cursor_factory = self._cursor()
+        connection = self._in_use[thread] = self._open()
         try:
             yield connection
         except psycopg.Error:
             connection.close()
+            self._close_idle()
             if self._closing:  # it was cancelled from here, and is no fault of PostgreSQL's
                 raise GivenUp from None
             raise
+        finally:
+            del self._in_use[thread]
+            if not connection.closed:
+                self._idle.append(connection)
+
+    def _open(self) -> psycopg.Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        connection = postgres.connect(settings().database_url)
+        connection.cursor_factory = self._cursor()
+        return connection
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def _cursor(self) -> type[psycopg.Cursor[Any]]:
         step = self._step
