@@ -52,6 +52,9 @@ LEAST_RAW_ROWS = 20_000
 #: Of PostgreSQL: no checkpoint amid a run.
 SETTINGS = {"max_wal_size": "8GB", "shared_buffers": "512MB"}
 
+#: So many pages at a table's end may be empty, and be filled later.
+_SPARE_PAGES = 1024
+
 Payload = list[dict[str, Any]]
 
 
@@ -89,12 +92,19 @@ class Bench:
         """Forget what was measured before."""
         self.redis.flushall()
         self.database.execute("checkpoint")
-        (self.started,) = self.database.execute("select clock_timestamp()").fetchone() or (None,)
+        self.started, pages = self.database.execute(
+            "select clock_timestamp(), pg_relation_size('public.follow_up_notification_log') / 8192"
+        ).fetchone() or (None, 0)
+        self.first_page = max(0, pages - _SPARE_PAGES)
 
     def rows(self) -> int:
-        """Rows written since `begin`."""
+        """Rows written since `begin`; looks at the table's end only, at little expense of those measured."""
         found = self.database.execute(
-            "select count(*) from public.follow_up_notification_log where created_at >= %s", [self.started]
+            """
+            select count(*) from public.follow_up_notification_log
+             where created_at >= %s and ctid >= %s::tid
+            """,
+            [self.started, f"({self.first_page},0)"],
         ).fetchone()
         return int(found[0]) if found else 0
 
@@ -132,7 +142,7 @@ class Bench:
                     raise RuntimeError(
                         f"{commands[0]} ended with {self.rows()} of {rows} rows, see {self.log}"
                     )
-                # Counting reads the whole table, at the expense of those who are measured: seldom.
+                # At the expense of those who are measured: seldom.
                 time.sleep(min(5.0, max(0.3, took * (rows - done) / done / 2)) if done else 0.3)
 
 
@@ -344,7 +354,7 @@ def idle(bench: Bench, console: Console) -> None:
     with bench.running([("rq", "worker", "notiflog", "--quiet")], RQ_WORKER_CLASS=DRAIN):
         for seconds in (0, 60, 60, 60):  # the first waits for the worker's start
             time.sleep(seconds)
-            payloads = bench.payloads(1)
+            payloads = [event for event in bench.payloads(9) if event.get("results")][:1]
             begun = time.monotonic()
             enqueue_outcomes(bench.redis, payloads)
             while bench.rows() == len(times):
