@@ -18,7 +18,8 @@ from worker.drain import DrainWorker
 from worker.drain.claimed import Done
 from worker.drain.claims import Claims, Timing
 from worker.record import counters
-from worker.record.numbers import FATES, LAG, TURN
+from worker.record.numbers import LAG, TURN
+from worker.record.prune import FATES
 
 Logged = Callable[[], list[dict[str, Any]]]
 

@@ -432,9 +432,13 @@ def test_a_worker_with_little_to_do_keeps_to_one_connection(
     redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
 ) -> None:
     worker = start()
-    for number in range(4):  # more than it has threads
+
+    def record(number: int) -> None:
         enqueue_many(queue, app, 1, first=number)
-        until(lambda done=number + 1: redis.zcard(FINISHED) == done)
+        until(lambda: redis.zcard(FINISHED) == number + 1)
+
+    for number in range(4):  # more than it has threads
+        record(number)
     others = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     assert len(connection.execute(others).fetchall()) == 1, worker.output
 

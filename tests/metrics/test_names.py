@@ -4,7 +4,8 @@ import re
 
 from tests.manual import section
 from worker.metrics.names import FAMILIES
-from worker.record.numbers import FATES, FAULTS, OTHER_FAULT
+from worker.record.numbers import FAULTS, OTHER_FAULT
+from worker.record.prune import FATES
 
 
 def test_the_list_stands_in_the_manual() -> None:

@@ -38,7 +38,7 @@ from tests.migrations.conftest import require
 from worker.demo import sample
 from worker.drain.claims import TURN_JOBS
 from worker.metrics.names import FAMILIES
-from worker.record.numbers import FATES
+from worker.record.prune import FATES
 
 __all__ = ["environment", "queue", "start"]
 

@@ -17,7 +17,8 @@ from tests.report.test_page import DRAWN, SIZES, browser, made_up, write
 from tests.report.test_report import environment
 from worker.demo import sample
 from worker.record import counters
-from worker.record.numbers import ANSWERS, FATES
+from worker.record.numbers import ANSWERS
+from worker.record.prune import FATES
 from worker.report import __main__ as report
 from worker.report.counted import Counted, Fates, Why, read_counted
 from worker.report.counted_page import _FATES, WHYS_SHOWN, counted_sections

@@ -14,7 +14,7 @@ from ..queue.census import Census, census
 from ..queue.known import unknown_queue
 from ..queue.lost import find_lost
 from ..record import brake, counters
-from ..record.numbers import FATES
+from ..record.prune import FATES
 from ..servers import redis_faults, tls
 from ..servers.finding import Finding
 from ..servers.findings import redis_findings

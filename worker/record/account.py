@@ -9,7 +9,7 @@ from .. import NAME, logs
 from ..events import Rejected
 from ..judge.batch import Batch, Past
 from ..judge.classify import Outcome, Status
-from .numbers import FATES
+from .prune import FATES
 from .store import Recorded
 
 _PLAIN_REASON = re.compile(r"[a-z0-9_]{1,40}")
@@ -62,9 +62,7 @@ def account(batches: Iterable[Batch], recorded: Recorded, withheld: frozenset[st
 
     A row, and a dead token, counts for the first event that has it. `withheld`: tokens that the brake holds.
     """
-    tokens = recorded.tokens
-    fates = {"pruned": tokens.pruned, "kept": tokens.kept | tokens.early, "withheld": withheld}
-    fates |= {"refused": tokens.refused, "absent": tokens.absent}
+    fates = recorded.tokens.fates(withheld)
     written: dict[str, Status] = {}
     counted: set[str] = set()
     reports = []

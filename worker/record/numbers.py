@@ -17,12 +17,10 @@ from ..events import Channel
 from ..judge.batch import Batch, Past
 from ..judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED, Outcome, Status, Verdict
 from ..judge.rules import APNS_RULES, FCM_RULES
-from .prune import Pruned
+from .prune import FATES, Pruned
 
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 STATUSES: tuple[Status, ...] = get_args(Status)
-#: What becomes of a token with a death notice, as in the summary of a job.
-FATES = ("pruned", "kept", "withheld", "refused", "absent")
 #: Classes of SQLSTATE, as words.
 FAULTS = {
     "08": "connection",
@@ -140,7 +138,10 @@ def of_turn(
     numbers += _named("results", answers)
     dead = {notice.token: notice.channel for each in judged for notice in each.stale}
     if dead:
-        numbers += _fates(dead, became, withheld)
+        fates = became.fates(withheld).items()
+        numbers += _named(
+            "tokens", [(dead[each], fate) for fate, those in fates for each in dead.keys() & those]
+        )
     return numbers
 
 
@@ -156,12 +157,3 @@ def of_fault(error: psycopg.Error) -> str:
 
 def _named(family: str, labels: Iterable[tuple[str, ...]]) -> Counter[str]:
     return Counter({":".join((family, *each)): count for each, count in Counter(labels).items()})
-
-
-def _fates(dead: dict[str, Channel], became: Pruned, withheld: frozenset[str]) -> Counter[str]:
-    fates = {"pruned": became.pruned, "kept": became.kept | became.early, "withheld": withheld}
-    fates |= {"refused": became.refused, "absent": became.absent}
-    return _named(
-        "tokens",
-        [(dead[token], fate) for fate, tokens in fates.items() for token in dead.keys() & tokens],
-    )

@@ -57,6 +57,10 @@ COUNT = "select count({token}) from {table} as device where {unmarked}"
 ROW_SECURITY = "select pg_catalog.row_security_active(%b::text::regclass)"
 
 
+#: What becomes of a token with a death notice, as in the summary of a job.
+FATES = ("pruned", "kept", "withheld", "refused", "absent")
+
+
 class Pruned(NamedTuple):
     """What became of the tokens with a death notice; each stands in one set at most."""
 
@@ -75,6 +79,11 @@ class Pruned(NamedTuple):
 
     def __or__(self, other: "Pruned") -> "Pruned":
         return Pruned(*(mine | others for mine, others in zip(self, other, strict=True)))
+
+    def fates(self, withheld: frozenset[str]) -> dict[str, frozenset[str]]:
+        """The tokens by FATES. `withheld`: those that the brake holds."""
+        tokens = (self.pruned, self.kept | self.early, withheld, self.refused, self.absent)
+        return dict(zip(FATES, tokens, strict=True))
 
 
 class Token(NamedTuple):

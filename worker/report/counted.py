@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from ..record import counters
-from ..record.numbers import ANSWERS, CHANNELS, FATES
+from ..record.numbers import ANSWERS, CHANNELS
+from ..record.prune import FATES
 
 
 class Why(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ..record.numbers import FATES
+from ..record.prune import FATES
 from .counted import Counted
 from .markup import section
 

@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from ..record.numbers import FATES
+from ..record.prune import FATES
 from .columns import columns
 from .counted import Counted
 
