@@ -172,7 +172,8 @@ class InHand:
             self._path.succeed(claimed, report)
         self._ordinary += unfinished.ordinary
         self._waiting += [claimed._replace(waited=True) for claimed in unfinished.waiting]
-        self._stopped &= {job.job_id for job in self._started()}
+        if self._stopped:  # hardly ever: not worth a look at all jobs after each turn
+            self._stopped &= {job.job_id for job in self._started()}
 
     def _single_out(self, turn: _InFlight, error: Exception) -> None:
         """Fail the job that cannot be written; of several, find out which."""

@@ -69,7 +69,8 @@ def run(
     seconds = time.time() - started_at
     # Also where no job is done: what fails is counted before it fails.
     awaited = claims.finish(done, started_at, seconds, numbers + of_duration(seconds))
-    unfinished.awaited.extend(each for each in recorded if each[0].job_id in awaited)
+    if awaited:
+        unfinished.awaited.extend(each for each in recorded if each[0].job_id in awaited)
     return unfinished
 
 
