@@ -428,6 +428,11 @@ def test_a_worker_writes_over_as_many_connections_as_it_is_told(
     assert (worker.wait(), rows(connection)) == (0, len(jobs)), worker.output
 
 
+OTHER_SESSIONS = """
+select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
 def test_a_worker_with_little_to_do_keeps_to_one_connection(
     redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
 ) -> None:
@@ -439,8 +444,20 @@ def test_a_worker_with_little_to_do_keeps_to_one_connection(
 
     for number in range(4):  # more than it has threads
         record(number)
-    others = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    assert len(connection.execute(others).fetchall()) == 1, worker.output
+    assert len(connection.execute(OTHER_SESSIONS).fetchall()) == 1, worker.output
+
+
+def test_a_session_that_was_ended_while_idle_is_no_fault(
+    redis: Redis, queue: Queue, app: sample.App, start: Start, connection: psycopg.Connection
+) -> None:
+    worker = start()
+    enqueue_many(queue, app, 1)
+    until(lambda: redis.zcard(FINISHED) == 1)
+    ((pid,),) = connection.execute(OTHER_SESSIONS).fetchall()
+    assert connection.execute("select pg_terminate_backend(%s, 5000)", [pid]).fetchone() == (True,)
+    enqueue_many(queue, app, 1, first=1)
+    until(lambda: redis.zcard(FINISHED) == 2)
+    assert "database_unavailable" not in worker.output
 
 
 def test_a_pool_of_workers_shares_the_queue(

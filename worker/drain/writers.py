@@ -1,6 +1,7 @@
 """The draining worker's connections: write turns side by side, and wait for PostgreSQL when it is away."""
 
 import os
+import select
 import socket
 import threading
 from collections import Counter
@@ -173,16 +174,22 @@ class Writers:
                 self._idle.append(connection)
 
     def _open(self) -> psycopg.Connection:
-        with suppress(IndexError):
-            return self._idle.pop()
+        while connection := self._take_idle():
+            if not _was_told(connection):
+                return connection
+            connection.close()
         connection = postgres.connect(settings().database_url)
         connection.cursor_factory = self._cursor()
         return connection
 
+    def _take_idle(self) -> psycopg.Connection | None:
+        with suppress(IndexError):  # other threads take some, too
+            return self._idle.pop()
+        return None
+
     def _close_idle(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        while connection := self._take_idle():
+            connection.close()
 
     def _cursor(self) -> type[psycopg.Cursor[Any]]:
         step = self._step
@@ -206,6 +213,13 @@ class Writers:
         while not self._stopping.wait(pause):
             pause = min(2 * pause, _LONGEST_PAUSE)
             yield pause
+
+
+def _was_told(connection: psycopg.Connection) -> bool:
+    """Whether the server said something while it was asked nothing: most likely that it ends the session."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _cancel(connection: psycopg.Connection) -> None:
