@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, get_args
 import psycopg
 
 from ..events import Channel
-from ..judge.batch import Batch, Past
 from ..judge.classify import FID_SENT_AS_TOKEN, LIVE_ACTIVITY_ENDED, Outcome, Status, Verdict
 from ..judge.rules import APNS_RULES, FCM_RULES
 from .prune import FATES, Pruned
@@ -110,7 +109,7 @@ NAMES = (
 
 
 def of_turn(
-    batches: Sequence[Batch],
+    answered: Sequence[Outcome],
     rows: Sequence[Outcome],
     summary: Mapping[str, Any],
     became: Pruned,
@@ -118,8 +117,8 @@ def of_turn(
 ) -> Counter[str]:
     """The numbers of a turn whose rows are committed just now.
 
-    The answers of a job that this worker wrote before are counted already. `rows`: see `Report`. `summary`:
-    the sum of its jobs'. `became`, `withheld`: what became of its dead tokens.
+    `answered`: those whose answers are not counted yet. `rows`: see `Report`. `summary`: the sum of the
+    turn's. `became`, `withheld`: what became of its dead tokens.
     """
     numbers = _named("outcomes", [(row.delivery_channel, row.status) for row in rows])
     if rows:
@@ -129,14 +128,13 @@ def of_turn(
     numbers["duplicates:conflicting"] = summary["conflicting"]
     numbers["duplicates:agreeing"] = summary["duplicates"] - summary["conflicting"] - own
     numbers["rejected"] = summary["rejected"]
-    judged = [outcome for batch in batches if batch.past is not Past.WRITTEN for _, outcome in batch.outcomes]
     # Nearly all answers are acceptances: of these only the channels are looked at, without unpacking each.
-    accepted = Counter([answer[2] for each in judged for answer in each.alive])
+    accepted = Counter([answer[2] for each in answered for answer in each.alive])
     answers = Counter({(channel, "accepted", "accepted"): count for channel, count in accepted.items()})
-    failures = [failure for each in judged for failure in each.failures]
+    failures = [failure for each in answered for failure in each.failures]
     answers.update([(each.channel, each.verdict.reason, each.verdict.evidence) for each in failures])
     numbers += _named("results", answers)
-    dead = {notice.token: notice.channel for each in judged for notice in each.stale}
+    dead = {notice.token: notice.channel for each in answered for notice in each.stale}
     if dead:
         fates = became.fates(withheld).items()
         numbers += _named(

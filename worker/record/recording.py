@@ -102,7 +102,10 @@ def record(
     logs.info("outcomes_recorded", jobs=len(batches), **summary, ms=ms)
     if numbers is not None:
         rows = [row for report in reports for row in report.rows]
-        numbers += of_turn(batches, rows, summary, recorded.tokens, withheld)
+        # What this worker wrote before, it counted.
+        first = [batch for batch in batches if batch.past is not Past.WRITTEN]
+        answered = judged if len(first) == len(batches) else outcomes(first)
+        numbers += of_turn(answered, rows, summary, recorded.tokens, withheld)
     return reports
 
 
