@@ -1,8 +1,9 @@
 """What a scheduler spends on an event: `python tests/benchmarks/enqueue.py`.
 
 Processor time of its own process, so that a busy machine matters little: `enqueue_outcomes` of 10,000 events
-in jobs of 500 and of one, beside RQ's own `enqueue_many` of the same jobs, which checks nothing; and
-`fcm.results` of a batch of 500 answers. Medians, and the fastest and slowest rounds.
+in jobs of 500 and of one, beside RQ's own `enqueue_many` of the same jobs, which checks nothing; the same
+events as 32 threads have them one at a time, each alone and by a `Batcher`; and `fcm.results` of a batch of
+500 answers. Medians, and the fastest and slowest rounds.
 """
 
 # ruff: noqa: T201 - a command prints
@@ -11,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +21,13 @@ from redis import Redis
 from rq import Queue, Retry
 
 from worker import fcm
+from worker.batcher import Batcher
 from worker.demo import sandbox
 from worker.enqueue import JOB, QUEUE, RETRIES, enqueue_outcomes
 
 EVENTS = 10_000
 BATCH = 500
+THREADS = 32
 
 
 def main() -> None:
@@ -49,6 +53,19 @@ def main() -> None:
 
                 spent = _microseconds(run, rounds, EVENTS, redis.flushall)
                 print(f"{name}, jobs of {per_job}: {spent} us an event")
+        with ThreadPoolExecutor(THREADS) as threads:
+
+            def alone(event: dict[str, Any]) -> None:
+                enqueue_outcomes(redis, [event])
+
+            for name, one in (("enqueue_outcomes", alone), ("Batcher", Batcher(redis).enqueue)):
+
+                def run_all(one: Callable[[dict[str, Any]], None] = one) -> None:
+                    list(threads.map(one, events))
+
+                spent = _microseconds(run_all, rounds, EVENTS, redis.flushall)
+                jobs = Queue(QUEUE, connection=redis).count
+                print(f"{name}, {THREADS} threads: {spent} us an event, {EVENTS / jobs:.0f} a job")
 
 
 def _plain(redis: Redis, events: list[dict[str, Any]], *, per_job: int) -> None:

