@@ -75,31 +75,19 @@ class Batcher:
     def _send(self, calls: "list[_Call]") -> None:
         events = [(event, call) for call in calls for event in call.events]
         try:
-            self._enqueue([event for event, _ in events])
-        except InvalidEvents as invalid:
-            bad = {id(events[each.position][1]) for each in invalid.rejected}
-            for call in calls:
-                if id(call) in bad:
-                    call.error = self._complaint(call)
-                    call.done = True
-            self._send([call for call in calls if not call.done])
+            enqueue_outcomes(self._queue, [event for event, _ in events], failure_ttl=self._failure_ttl)
         except Exception as error:
+            if isinstance(error, InvalidEvents) and len(calls) > 1:
+                bad = {id(events[each.position][1]) for each in error.rejected}
+                for call in calls:
+                    if id(call) in bad:
+                        self._send([call])  # it is told of its own events alone
+                self._send([call for call in calls if id(call) not in bad])
+                return
             for call in calls:
-                call.error, call.done = error, True
-        else:
-            for call in calls:
-                call.done = True
-
-    def _complaint(self, call: "_Call") -> Exception | None:
-        """What a call with a bad event is told: of its own events alone."""
-        try:
-            self._enqueue(call.events)
-        except Exception as error:
-            return error
-        return None
-
-    def _enqueue(self, events: Any) -> None:
-        enqueue_outcomes(self._queue, events, failure_ttl=self._failure_ttl)
+                call.error = error
+        for call in calls:
+            call.done = True
 
 
 @dataclass(eq=False)

@@ -117,8 +117,8 @@ def of_turn(
 ) -> Counter[str]:
     """The numbers of a turn whose rows are committed just now.
 
-    `answered`: those whose answers are not counted yet. `rows`: see `Report`. `summary`: the sum of the
-    turn's. `became`, `withheld`: what became of its dead tokens.
+    `answered`: its outcomes whose answers are not counted yet. `rows`: see `Report`. `summary`: the sum of
+    its jobs'. `became`, `withheld`: what became of its dead tokens.
     """
     numbers = _named("outcomes", [(row.delivery_channel, row.status) for row in rows])
     if rows:
