@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.judge import quick
 from tests.judge.test_spellings import SENTENCE
 from worker.events import Channel
+from worker.judge.answers import read_fcm
 from worker.judge.classify import classify
 from worker.judge.rules import APNS_RULES, FCM_RULES, Evidence
 
@@ -140,6 +141,47 @@ bodies = _bodies((*WORDS, *DEATH, *DEATH))
 bodies_without_death = _bodies(WORDS)
 
 
+def _within_itself() -> dict[str, Any]:
+    body: dict[str, Any] = {"code": 404}
+    body["details"] = body
+    return body
+
+
+def _doubled(times: int) -> list[Any]:
+    """A list that a pickle holds in a line, and a text of it in all of memory."""
+    parts: list[Any] = ["UNREGISTERED"]
+    for _ in range(times):
+        parts = [parts, parts]
+    return parts
+
+
+@quick
+@given(statuses, st.lists(bodies, min_size=2, max_size=3))
+def test_an_answer_is_judged_by_itself_whatever_came_before(status: int | None, answers: list[Any]) -> None:
+    verdicts = [classify("fcm", status, answer) for answer in (*answers, *answers)]
+
+    rules = [next(rule for rule in FCM_RULES if rule.matches(read_fcm(status, answer))) for answer in answers]
+    assert [(each.reason, each.evidence) for each in verdicts] == [
+        (rule.reason, rule.evidence) for rule in (*rules, *rules)
+    ]
+
+
+LOOK_ALIKES: list[list[Any]] = [
+    [{"error": {"code": 404}}, {"error": {"code": 404.0}}, {"error": {"code": "404"}}],
+    [{"error": {"code": True}}, {"error": {"code": 1}}, {"error": {"code": 1.0}}],
+    ["UNREGISTERED", b"UNREGISTERED", ["UNREGISTERED"], ("UNREGISTERED",), {"UNREGISTERED": None}],
+    [None, "", b"", {}, [], [{}], ({},), False, 0, "null"],
+]
+
+
+@pytest.mark.parametrize("alike", LOOK_ALIKES, ids=repr)
+@pytest.mark.parametrize("status", [None, 0, 400, 404, 410])
+def test_answers_that_look_alike_are_judged_each_by_itself(status: int | None, alike: list[Any]) -> None:
+    rules = [next(rule for rule in FCM_RULES if rule.matches(read_fcm(status, answer))) for answer in alike]
+
+    assert [classify("fcm", status, answer).reason for answer in alike] == [rule.reason for rule in rules]
+
+
 @quick
 @given(channels, statuses, bodies)
 def test_no_answer_makes_classification_raise(channel: Channel, status: int | None, body: object) -> None:
@@ -172,6 +214,9 @@ def test_no_answer_makes_classification_raise(channel: Channel, status: int | No
         pytest.param({"error": {"details": [{"errorCode": ["UNREGISTERED"]}]}}, id="a list for a code"),
         pytest.param({"SENDER_ID_MISMATCH"}, id="a set"),
         pytest.param(datetime(2026, 11, 22, tzinfo=UTC), id="a datetime"),
+        pytest.param({"error": _within_itself()}, id="an object within itself"),
+        pytest.param({"error": _doubled(60)}, id="lists that share their parts, 60 deep"),
+        pytest.param({"error": {"message": "x" * 5_000_000}}, id="a message without end"),
     ],
 )
 @pytest.mark.parametrize("channel", ["fcm", "apns"])
