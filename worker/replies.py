@@ -4,18 +4,22 @@ Told by its attributes, and exceptions by their names, so that none of the libra
 provider said goes on as it came, for the worker to judge; where a library kept less, no more is made of it.
 
 Sources: firebase-admin 7.7, async-firebase 6.4, PyFCM 2.1, fcm-django 3.2, aioapns 4.0, PyAPNs2 0.8 (apns2,
-compat-fork-apns2), kalyke-apns 1.5, django-push-notifications 3.3, httpx 0.28, requests 2.34
+compat-fork-apns2), kalyke-apns 1.5, django-push-notifications 3.3, pyapns_client 2.0 and 3.0, httpx 0.28,
+requests 2.34, aiohttp 3.13
 """
 
 import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
 from typing import Any
+from urllib.error import HTTPError
 
 from .events import Channel, Target
 
 _ACCEPTED = (
-    "a response with status_code and content (httpx, requests), (status, headers, body), a result of "
+    "a response of httpx, requests or urllib, (status, headers, body), a result of "
     "firebase-admin, async-firebase, PyFCM, aioapns, PyAPNs2 or django-push-notifications, or the exception "
     "that came instead"
 )
@@ -62,6 +66,8 @@ def of_each(tokens: Sequence[str], answers: object) -> list[Any]:
 
 def read(answer: object) -> tuple[int | None, object]:
     """HTTP status and body of one answer; None where nothing came. Raises TypeError."""
+    if isinstance(answer, HTTPError | HTTPResponse):
+        return _read_urllib(answer)
     if isinstance(answer, BaseException):
         return _read_error(answer)
     if hasattr(answer, "status_code") and hasattr(answer, "content"):
@@ -86,6 +92,18 @@ def _read_response(response: Any) -> tuple[int, object]:
     return response.status_code, _decoded(response.content)
 
 
+def _read_urllib(answer: HTTPError | HTTPResponse) -> tuple[int | None, object]:
+    body = b""
+    with suppress(AttributeError, HTTPException, OSError, ValueError):  # closed, or cut off
+        body = answer.read()
+    return (answer.status, _decoded(body)) if body else _without_body(answer.status)
+
+
+def _without_body(status: int | None) -> tuple[int | None, object]:
+    """What a status says alone, of an answer whose body is gone: not that a token is."""
+    return (None if status in (404, 410) else status), None
+
+
 def _read_error(error: BaseException) -> tuple[int | None, object]:
     for name in ("http_response", "response"):
         response = getattr(error, name, None)
@@ -94,13 +112,17 @@ def _read_error(error: BaseException) -> tuple[int | None, object]:
             return _read_response(response)
     kind = type(error).__name__
     match _library(error):
+        case "aiohttp":
+            return _without_body(_number(getattr(error, "status", None)))
+        case "pyapns_client" if code := getattr(error, "status_code", None):
+            return code, _said(kind.removesuffix("Exception"), getattr(error, "timestamp", None))
         case "pyfcm" if kind in _PYFCM:
             return _PYFCM[kind], str(error) if kind == "InvalidDataError" else None
         case "pyfcm" if status := _PYFCM_STATUS.search(str(error)):
             return int(status[1]), None
         case "apns2" | "kalyke":  # a class for each of APNs' reasons
             timestamp = getattr(error, "timestamp", None) or _timestamp(getattr(error, "error", None))
-            return None, kind if timestamp is None else {"reason": kind, "timestamp": timestamp}
+            return None, kind if timestamp is None else _said(kind, timestamp)
         case "push_notifications" if isinstance(status := getattr(error, "status", None), str):
             return None, status  # the name of PyAPNs2's class
     return None, None
@@ -108,7 +130,7 @@ def _read_error(error: BaseException) -> tuple[int | None, object]:
 
 def _library(error: BaseException) -> str:
     """The library that an exception, or what it is derived from, comes from."""
-    known = {"pyfcm", "apns2", "kalyke", "push_notifications"}
+    known = {"aiohttp", "apns2", "kalyke", "push_notifications", "pyapns_client", "pyfcm"}
     packages = (cls.__module__.partition(".")[0] for cls in type(error).__mro__)
     return next((package for package in packages if package in known), "")
 
@@ -122,8 +144,13 @@ def _read_aioapns(answer: Any) -> tuple[int | None, object]:
     http_status = _number(answer.status)
     if http_status is None:
         return None, answer.description if answer.status else None
-    said = {"reason": answer.description, "timestamp": getattr(answer, "timestamp", None)}
-    return http_status, {name: value for name, value in said.items() if value is not None} or None
+    return http_status, _said(answer.description, getattr(answer, "timestamp", None))
+
+
+def _said(reason: object, timestamp: object) -> dict[str, object] | None:
+    """APNs' body, made again."""
+    said = {"reason": reason, "timestamp": timestamp}
+    return {name: value for name, value in said.items() if value is not None} or None
 
 
 def _read_word(word: str) -> tuple[int | None, object]:

@@ -8,11 +8,16 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from email.message import Message as Headers
+from http.client import HTTPResponse
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
 
+import aiohttp
 import httpx
 import kalyke.exceptions
+import pyapns_client
 import pytest
 import requests
 from aioapns.common import NotificationResult
@@ -332,6 +337,71 @@ class TestKalyke:
     )
     def test_every_reason_that_it_knows_has_a_name(self, name: str) -> None:
         assert classify("apns", 400, {"reason": name}).reason not in ("unknown_reason", "bad_request")
+
+
+class _Socket(io.BytesIO):
+    def makefile(self, mode: str) -> "_Socket":
+        return self
+
+
+def of_urllib(status: int, body: Any) -> HTTPResponse | HTTPError:
+    """What `urlopen` returns, or raises."""
+    if status != 200:
+        return HTTPError("https://push.example/", status, "", Headers(), io.BytesIO(raw(body)))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(raw(body))
+    response = HTTPResponse(_Socket(head + raw(body)))  # type: ignore[arg-type]
+    response.begin()
+    return response
+
+
+class TestUrllib:
+    @pytest.mark.parametrize(("status", "body", "expected"), ANSWERS)
+    def test_a_response_or_an_error_that_is_one(self, status: int, body: Any, expected: str) -> None:
+        assert reason(from_fcm.result("token", of_urllib(status, body))) == expected
+
+    @pytest.mark.parametrize(
+        ("status", "expected"), [(404, "no_answer"), (410, "no_answer"), (503, "service_unavailable")]
+    )
+    @pytest.mark.parametrize("end", ["read", "close"])
+    def test_one_that_was_read_before_proves_no_death(self, end: str, status: int, expected: str) -> None:
+        error = of_urllib(status, {"error": {"message": "Project 'example' was not found."}})
+        getattr(error, end)()
+        assert reason(from_fcm.result("token", error)) == expected
+
+    def test_an_error_without_a_body(self) -> None:
+        error = HTTPError("https://push.example/", 404, "", Headers(), None)
+        assert reason(from_fcm.result("token", error)) == "no_answer"
+
+
+class TestAiohttp:
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [(401, "unauthenticated"), (404, "no_answer"), (410, "no_answer"), (429, "rate_limited")],
+    )
+    def test_an_error_has_no_body_so_it_proves_no_death(self, status: int, expected: str) -> None:
+        info = aiohttp.RequestInfo(None, "POST", None, None)  # type: ignore[arg-type]
+        error = aiohttp.ClientResponseError(info, (), status=status)
+        assert reason(from_fcm.result("token", error)) == expected
+
+
+class TestPyapnsClient:
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (pyapns_client.UnregisteredException(410, "id", TIMESTAMP), "unregistered"),
+            (pyapns_client.UnregisteredException(410, "id", None), "unregistered"),
+            (pyapns_client.BadDeviceTokenException(400, "id"), "bad_device_token"),
+            (pyapns_client.ServiceUnavailableException(503, "id"), "service_unavailable"),
+            (pyapns_client.APNSConnectionException(), "no_answer"),
+        ],
+        ids=repr,
+    )
+    def test_its_exceptions(self, error: Exception, expected: str) -> None:
+        assert reason(apns.result("token", error)) == expected
+
+    def test_the_time_of_death_survives(self) -> None:
+        error = pyapns_client.UnregisteredException(410, "id", TIMESTAMP)
+        assert apns.result("token", error)["body"] == APNS_UNREGISTERED
 
 
 class TestDjangoPushNotifications:
