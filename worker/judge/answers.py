@@ -5,11 +5,13 @@ code that a reporter kept instead of the body, a library's own error, or anythin
 """
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
 
+from .apns_words import apns_words
 from .bodies import Shape, read_body
 from .spellings import (
     FCM_CODES,
@@ -34,7 +36,13 @@ _PLACES = (
 _RPC_ONLY = RPC_HTTP.keys() - FCM_CODES
 # "UnregisteredError: Requested entity was not found.", "UnregisteredError('NotRegistered')".
 _PRINTED = re.compile(r"""(?P<name>[\w./\\-]+)(?:: ?|\(['"])(?P<message>.*?)(?:['"],?\))?""", re.DOTALL)
-_APNS_KEYS = frozenset({"reason", "timestamp", "apns-id", "apns_id", "apns-unique-id"})
+_APNS_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+# The reason alone, or behind its status ("410 Unregistered", "410/Unregistered"), the name of Python's class
+# for it ("apns2.errors.Unregistered"), Java's "Optional[Unregistered]".
+_APNS_WORD = re.compile(
+    r"(?:(?P<status>[1-5]\d\d)[ /])?(?:(?=[a-z_.\d]*apns)(?:[a-z_]\w*\.)+)?(?P<optional>Optional\[)?"
+    r"(?P<reason>[A-Za-z]+)(?(optional)\])"
+)
 
 
 class FcmAnswer(Struct, frozen=True, gc=False):
@@ -224,13 +232,23 @@ def _agrees(message: object) -> bool:
 def read_apns(status: int | None, body: object) -> ApnsAnswer:
     """Read an answer of APNs' HTTP/2 API. `status`: HTTP status, None when there was no answer."""
     status, shape, value = read_body(status, body)
-    if shape == "text" and value.isalpha():  # a reporter that keeps the reason alone
-        return ApnsAnswer(status, shape, reason=value)
+    if shape == "text":
+        return _read_apns_text(status, value)
     if shape != "object":
         return ApnsAnswer(status, shape)
-    if not value.keys() <= _APNS_KEYS:  # some other server's words, unless APNs' own reason is among them
-        shape = "odd"
-    return ApnsAnswer(status, shape, _text(value.get("reason")), _moment(value.get("timestamp")))
+    words = apns_words(value)
+    if status is None:
+        status = _number(words.status)
+    return ApnsAnswer(status, shape if words.own else "odd", words.reason, _moment(words.timestamp))
+
+
+def _read_apns_text(status: int | None, text: str) -> ApnsAnswer:
+    if status == 200 and _APNS_ID.fullmatch(text):  # the header's: APNs sent no body
+        return ApnsAnswer(status, "empty")
+    word = _APNS_WORD.fullmatch(text)
+    if not word or status not in (None, int(word["status"] or status or 0)):
+        return ApnsAnswer(status, "text")
+    return ApnsAnswer(_number(word["status"]) or status, "text", reason=word["reason"])
 
 
 def _text(value: object) -> str:
@@ -271,6 +289,10 @@ def _list(value: object) -> list[Any]:
 
 
 def _moment(timestamp: object) -> datetime | None:
+    if isinstance(timestamp, str) and "T" in timestamp:  # Go's and .NET's
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(timestamp)
+            return moment if moment.tzinfo and 2000 <= moment.year <= 2100 else None
     number = _number(timestamp)
     if number is None or not 0 < number < 4_102_444_800_000:  # year 2100
         return None

@@ -233,9 +233,14 @@ APNS_REASONS: dict[str, Evidence] = {
 }
 
 APNS_RULES: tuple[Rule[ApnsAnswer], ...] = (
-    # "Success" is what PyAPNs2 hands on in place of the empty body.
+    # APNs accepts without a body. "Success" is what PyAPNs2 hands on in its place, and Elixir's Pigeon.
     Rule(
-        "accepted", ACCEPTED, lambda a: a.status == 200 and a.shape != "html" and a.reason in ("", "Success")
+        "accepted",
+        ACCEPTED,
+        lambda a: (
+            a.status == 200
+            and ((a.shape in ("empty", "object") and a.reason == "") or a.reason in ("Success", "success"))
+        ),
     ),
     Rule("unexpected_body", UNPROVEN, lambda a: a.status == 200),
     # A channel that is gone is no device, whatever the status.
