@@ -1,15 +1,20 @@
 """Statements in one round trip: all of them or none, whatever happens on the way."""
 
+import select
 import signal
+import socket
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any, NoReturn
 
 import psycopg
 import pytest
 from psycopg import errors
 
-from worker.servers.postgres import Statement, at_once, connect
+from worker.demo import sandbox
+from worker.servers.postgres import Statement, at_once, connect, is_transient
 
 INSERT = "insert into public.notes select * from unnest(%b::text[]) returning note"
 
@@ -69,6 +74,44 @@ def test_why_the_server_ended_the_session_is_told(notes: psycopg.Connection) -> 
     with pytest.raises(errors.AdminShutdown):
         at_once(notes, [end, Statement("select pg_sleep(10)")])
     assert notes.closed
+
+
+@contextmanager
+def cut_after_an_error(server: str) -> Iterator[int]:
+    """The port of a proxy that hangs up right after the server's first ErrorResponse."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(server)
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                while True:
+                    for one in select.select([client, upstream], [], [])[0]:
+                        data = one.recv(1 << 20)
+                        if not data:
+                            return
+                        if one is upstream and (begin := data.find(b"SERROR\0")) > 0:
+                            (length,) = struct.unpack("!i", data[begin - 4 : begin])
+                            client.sendall(data[: begin - 4 + length])
+                            return
+                        (client if one is upstream else upstream).sendall(data)
+
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def test_a_link_that_breaks_behind_an_error_is_what_is_told(
+    notes: psycopg.Connection, postgres: sandbox.Postgres, database: str
+) -> None:
+    with (
+        cut_after_an_error(f"{postgres.directory}/.s.PGSQL.{postgres.port}") as port,
+        connect(psycopg.conninfo.make_conninfo(database, host="127.0.0.1", port=port)) as connection,
+        pytest.raises(psycopg.OperationalError) as raised,
+    ):
+        at_once(connection, [Statement(INSERT, [["refused"]])])
+    assert (is_transient(raised.value), connection.closed) == (True, True)
 
 
 class Timeout(Exception):

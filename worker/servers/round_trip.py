@@ -17,6 +17,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import Buffer, PGconn, PGresult
 
 _ENDED = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_ENDS_THE_SESSION = ("FATAL", "PANIC")
 
 
 class Statement(NamedTuple):
@@ -101,9 +102,9 @@ def _receive(pgconn: PGconn, answers: list[list[Any]]) -> psycopg.Error | None:
                 failed = errors.error_from_result(result, encoding="utf-8")
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
-        if not (failed and failed.sqlstate):  # else it is libpq's own word of that
-            raise
-        pgconn.finish()  # it said why, and hung up
+        if not (failed and failed.diag.severity_nonlocalized in _ENDS_THE_SESSION):
+            raise  # the link broke, whatever was refused before
+        pgconn.finish()  # else this is libpq's own word of that: the server said why, and hung up
     return failed
 
 
