@@ -6,12 +6,10 @@ Sources: https://firebase.google.com/docs/projects/manage-installations (a Fireb
 https://firebase.google.com/docs/cloud-messaging/ios/live-activity (Live Activities)
 """
 
-import marshal
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -90,52 +88,23 @@ class Outcome(Struct, frozen=True, gc=False):
 _FCM = [(rule.matches, Verdict(rule.reason, rule.evidence)) for rule in FCM_RULES]
 _APNS = [(rule.matches, Verdict(rule.reason, rule.evidence)) for rule in APNS_RULES]
 
-_NO_RULE = "the last rule of each table matches everything"
-# Bytes of an answer that is remembered; FCM's own errors have some hundreds.
-_LONGEST_REMEMBERED = 2048
 
-
-def classify(channel: Channel, http_status: int | None, body: Any) -> Verdict:
+def classify(channel: Channel, http_status: int | None, body: object) -> Verdict:
     """Judge one answer. Never raises, whatever the body is.
 
     `http_status`: HTTP status, None when there was no answer. `body`: the answer as it came.
     """
-    if channel != "fcm":
-        return _classify_apns(http_status, body)
-    plain = b"" if http_status == 200 else _plain(body)  # of those accepted each has a name of its own
-    return _classify_error(http_status, plain) if plain else _classify_fcm(http_status, body)
-
-
-def _plain(body: Any) -> bytes:
-    """What an answer is as a key, by its very types; nothing for one that is not worth remembering."""
-    try:
-        plain = marshal.dumps(body)
-    except ValueError:  # it holds what is no plain value
-        return b""
-    return plain if len(plain) <= _LONGEST_REMEMBERED else b""
-
-
-@lru_cache(maxsize=1024)
-def _classify_error(http_status: int | None, plain: bytes) -> Verdict:
-    """FCM says the same of token after token, in many words, which take long to read."""
-    return _classify_fcm(http_status, marshal.loads(plain))  # noqa: S302 - of our own making
-
-
-def _classify_fcm(http_status: int | None, body: object) -> Verdict:
-    answer = read_fcm(http_status, body)
-    for matches, verdict in _FCM:
-        if matches(answer):
-            return verdict
-    raise AssertionError(_NO_RULE)
-
-
-def _classify_apns(http_status: int | None, body: object) -> Verdict:
-    answer = read_apns(http_status, body)
-    for matches, verdict in _APNS:
-        if matches(answer):
-            since = answer.dead_since
+    if channel == "fcm":
+        fcm = read_fcm(http_status, body)
+        for of_fcm, verdict in _FCM:
+            if of_fcm(fcm):
+                return verdict
+    apns = read_apns(http_status, body)
+    for of_apns, verdict in _APNS:
+        if of_apns(apns):
+            since = apns.dead_since
             return Verdict(verdict.reason, verdict.evidence, since) if since else verdict
-    raise AssertionError(_NO_RULE)
+    raise AssertionError("the last rule of each table matches everything")
 
 
 def is_fid(token: str) -> bool:
