@@ -6,8 +6,10 @@ From async code: `await asyncio.to_thread(enqueue_outcomes, redis, events)`. RQ 
 is, too; threads may share it.
 """
 
+import io
 import json
 import os
+import pickle
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +21,7 @@ from uuid import UUID
 from redis import Redis, RedisError
 from rq import Queue, Retry
 from rq.job import Job
+from rq.serializers import DefaultSerializer
 
 from . import NAME
 from .events import Channel, Rejected, decode_all
@@ -115,19 +118,12 @@ def enqueue_outcomes(
     For the same reason the jobs have random ids. An id made of the events would save a repeated job, but
     while a failed job is kept under it RQ would either refuse the same events or overwrite that job.
     """
-    if isinstance(queue, Redis):
-        queue = Queue(QUEUE, connection=queue)
-    elif not isinstance(queue, Queue):
-        raise TypeError(f"expected a Queue or a synchronous Redis connection, got {type(queue).__name__}")
-    if not queue._is_async:
-        raise ValueError(
-            "a queue of is_async=False runs jobs here and now, and what fails is not tried again: take one "
-            "without it, or, in a test, call jobs.record_outcomes(events)"
-        )
-    events = list(events)
+    queue = copy(queue_of(queue))
     if queue.job_class is Job:
-        queue = copy(queue)
         queue.job_class = _OutcomesJob
+    if queue.serializer is DefaultSerializer:
+        queue.serializer = _PlainPickle
+    events = list(events)
     jobs = [
         Queue.prepare_data(
             JOB,
@@ -139,7 +135,69 @@ def enqueue_outcomes(
         )
         for chunk in _chunks(events, _sizes(events, per_job), per_job)
     ]
-    return queue.enqueue_many(jobs) if jobs else []
+    try:
+        return queue.enqueue_many(jobs) if jobs else []
+    except RecursionError:  # raised before anything is enqueued
+        deep = [n for n, event in enumerate(events) if not _can_be_stored(event, queue.serializer)]
+        raise InvalidEvents([Rejected(n, "$", "is nested too deeply") for n in deep], len(events)) from None
+
+
+def queue_of(queue: Queue | Redis) -> Queue:
+    """The queue to enqueue on; a Redis connection stands for its queue `notiflog`.
+
+    Raises TypeError for an asynchronous client, and ValueError for a queue of `is_async=False`.
+    """
+    if isinstance(queue, Redis):
+        queue = Queue(QUEUE, connection=queue)
+    client = queue.connection if isinstance(queue, Queue) else queue
+    if not isinstance(client, Redis):
+        kind = type(client)
+        raise TypeError(
+            f"expected a Queue or a synchronous Redis connection, got {kind.__module__}.{kind.__qualname__}"
+        )
+    if not queue._is_async:
+        raise ValueError(
+            "a queue of is_async=False runs jobs here and now, and what fails is not tried again: take one "
+            "without it, or, in a test, call jobs.record_outcomes(events)"
+        )
+    return queue
+
+
+class _NotPlain(Exception):
+    """A value whose type is not JSON's own, though JSON takes it: an enum's, or a dict's of another kind."""
+
+
+class _PlainPickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        raise _NotPlain  # asked of no value that the worker reads
+
+
+class _PlainPickle:
+    """RQ's default serializer, but that what JSON takes for a plain value is stored as one.
+
+    `http_status=HTTPStatus.OK` would be stored as a call of its class, which no worker makes.
+    """
+
+    @staticmethod
+    def dumps(value: tuple[Any, ...]) -> bytes:
+        stored = io.BytesIO()
+        try:
+            _PlainPickler(stored, pickle.HIGHEST_PROTOCOL).dump(value)
+        except _NotPlain:
+            function, instance, arguments, others = value
+            plain = tuple(json.loads(json.dumps(arguments)))
+            return pickle.dumps((function, instance, plain, others), pickle.HIGHEST_PROTOCOL)
+        return stored.getvalue()
+
+    loads = DefaultSerializer.loads
+
+
+def _can_be_stored(event: dict[str, Any], serializer: Any) -> bool:
+    try:
+        serializer.dumps((JOB, None, ([event],), {}))
+    except RecursionError:
+        return False
+    return True
 
 
 class _OutcomesJob(Job):  # type: ignore[misc]  # RQ is untyped

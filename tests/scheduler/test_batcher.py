@@ -1,6 +1,9 @@
 """Events that come one at a time, from threads and tasks, and go into common jobs."""
 
 import asyncio
+import os
+import signal
+import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from rq import Queue
 
 from tests import make
@@ -132,3 +136,83 @@ def test_a_call_that_a_signal_ends_takes_no_other_along(queue: HeldQueue, app: s
             interrupted.result()
     batcher.enqueue(make.event(app, 1))
     assert enqueued(queue) == [keys(0, 1)]
+
+
+class TimeLimit(Exception):
+    """As RQ and Celery raise one out of whatever a thread does."""
+
+
+def test_a_time_limit_ends_the_call_of_its_thread_alone(queue: HeldQueue, app: sample.App) -> None:
+    queue.hold(TimeLimit())
+    first, *others = meanwhile(queue, calls(app, 0, 3))
+    assert (type(first), others) == (TimeLimit, [None] * 3)
+    assert enqueued(queue) == [keys(1, 3)]
+
+
+def test_every_call_has_an_error_of_its_own(redis: Redis, app: sample.App) -> None:
+    class Failing(HeldQueue):
+        def enqueue_many(self, *args: Any, **kwargs: Any) -> Any:
+            super().enqueue_many(*args, **kwargs)
+            raise redis_py.ConnectionError("away")
+
+    queue = Failing("notiflog", connection=redis)
+    queue.hold()
+    ended = meanwhile(queue, calls(app, 0, 3))
+    assert len({id(error) for error in ended}) == 4
+
+
+def test_tasks_that_wait_take_one_thread_in_all(queue: HeldQueue, app: sample.App) -> None:
+    batcher = Batcher(queue)
+
+    async def make_all() -> str:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        tasks = [
+            asyncio.ensure_future(batcher.enqueue_async(make.event(app, number))) for number in range(50)
+        ]
+        other = await asyncio.wait_for(asyncio.to_thread(str, "done"), 10)
+        queue.may_go_on.set()
+        await asyncio.gather(*tasks)
+        return other
+
+    assert asyncio.run(make_all()) == "done"
+    assert sorted(key for job in enqueued(queue) for key in job) == sorted(keys(0, 49))
+
+
+def test_a_process_forked_while_another_thread_sends_has_its_own(queue: HeldQueue, app: sample.App) -> None:
+    batcher = Batcher(queue)
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(batcher.enqueue, make.event(app, 0))
+        queue.reached.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of forking with threads, which others do, too
+            child = os.fork()
+        if not child:
+            signal.alarm(10)
+            batcher.enqueue(make.event(app, 1))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        queue.may_go_on.set()
+        sending.result()
+    assert enqueued(queue) == [keys(1, 1), keys(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("queue_for", "error", "words"),
+    [
+        (
+            lambda redis: AsyncRedis(),
+            TypeError,
+            r"synchronous Redis connection, got redis\.asyncio\.",
+        ),
+        (lambda redis: Queue(connection=AsyncRedis()), TypeError, r"got redis\.asyncio\."),
+        (lambda redis: "redis://", TypeError, r"got builtins\.str"),
+        (lambda redis: Queue(connection=redis, is_async=False), ValueError, "is_async=False"),
+    ],
+)
+def test_a_queue_that_cannot_serve_is_told_of_at_once(
+    redis: Redis, queue_for: Callable[[Redis], Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        Batcher(queue_for(redis))

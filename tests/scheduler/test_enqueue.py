@@ -5,8 +5,11 @@ import json
 import subprocess
 import sys
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from rq import Queue
 from rq.job import Job
+from rq.serializers import DefaultSerializer, JSONSerializer
 
 from tests import make
 from tests.scheduler.conftest import Work
@@ -25,6 +29,7 @@ from worker.demo import sample
 from worker.enqueue import InvalidEvents, enqueue_outcomes, event
 from worker.events import decode
 from worker.judge.classify import fold
+from worker.queue.plain import RecordCall, read_call
 
 SENT_AT = datetime(2026, 11, 16, 6, 0, tzinfo=UTC)
 SECRET = "secret-device-token"
@@ -84,6 +89,18 @@ class TestChecking:
         assert SECRET not in str(raised.value)
         assert redis.keys() == []
 
+    @pytest.mark.parametrize("depth", [700, 100_000])
+    def test_an_event_too_deep_to_be_stored_is_named(self, redis: Redis, app: sample.App, depth: int) -> None:
+        body: dict[str, Any] = {}
+        for _ in range(depth):
+            body = {"error": body}
+        with pytest.raises(InvalidEvents) as raised:
+            enqueue_outcomes(
+                redis, [*good(app, 2), make.event(app, 2, results=[make.result(SECRET, body=body)])]
+            )
+        assert [bad.position for bad in raised.value.rejected] == [2]
+        assert redis.keys() == []
+
     def test_all_bad_events_are_named_in_order(self, redis: Redis, app: sample.App) -> None:
         events = [make.event(app, **changes) for changes, _ in BAD.values()]
         with pytest.raises(InvalidEvents) as raised:
@@ -112,7 +129,43 @@ class TestChecking:
         assert redis.keys() == []
 
 
+class Word(str):
+    """A text of another class."""
+
+
+class Answer(StrEnum):
+    GONE = "Unregistered"
+
+
+WITH_DEFAULT: dict[str, Any] = defaultdict(lambda: None, error=defaultdict(dict))
+
+#: What JSON takes for plain, though its type is another, and what the worker reads.
+ALMOST_PLAIN: dict[str, tuple[Any, Any]] = {
+    "a status of the standard library": (make.result("t") | {"http_status": HTTPStatus.OK}, make.result("t")),
+    "a text of another class": (make.result(Word("t")), make.result("t")),
+    "a word of an enum": (
+        make.result("t", http_status=410, body=Answer.GONE),
+        make.result("t", http_status=410, body="Unregistered"),
+    ),
+    "an ordered dict": (make.result("t", body=OrderedDict(name="n")), make.result("t", body={"name": "n"})),
+    "a dict with a default": (
+        make.result("t", http_status=404, body=WITH_DEFAULT),
+        make.result("t", http_status=404, body={"error": {}}),
+    ),
+}
+
+
 class TestJobs:
+    @pytest.mark.parametrize("name", ALMOST_PLAIN)
+    @pytest.mark.parametrize("serializer", [DefaultSerializer, JSONSerializer])
+    def test_hold_plain_values(self, redis: Redis, app: sample.App, name: str, serializer: Any) -> None:
+        given, plain = ALMOST_PLAIN[name]
+        queue = Queue("notiflog", connection=redis, serializer=serializer)
+        (job,) = enqueue_outcomes(queue, [*good(app, 1), make.event(app, 1, results=[given])])
+        stored = redis.hget(job.key, "data")
+        assert isinstance(stored, bytes)
+        assert read_call(stored) == RecordCall([*good(app, 1), make.event(app, 1, results=[plain])])
+
     def test_are_split_and_keep_the_order(self, redis: Redis, app: sample.App) -> None:
         events = good(app, 1201)
         jobs = enqueue_outcomes(redis, iter(events))
