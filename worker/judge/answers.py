@@ -24,6 +24,8 @@ from .spellings import (
 
 _NOTHING: frozenset[str] = frozenset()
 _NO_CODE = (None, "", "UNSPECIFIED_ERROR")
+_MESSAGE_IDS = ("messageId", "MessageID", "MessageId")
+_SUCCEEDED = ("success", "Success", "IsSuccess")
 _MESSAGE_NAME = re.compile(r"projects/[^/\s]+/messages/[^/\s]+")
 # What an error of FCM's consists of, and where others put its code.
 _ON_THE_WIRE = frozenset({"code", "status", "message", "details", "errors"})
@@ -94,12 +96,22 @@ def _read_without_error(status: int | None, value: dict[Any, Any]) -> FcmAnswer:
     name = _text(value.get("name"))
     if not value or (name and len(value) == 1):
         return FcmAnswer(status, "object", name=name, bare=not value)
+    if sent := _sent(value):
+        return FcmAnswer(status, "object", name=sent)
     if _text(value.get("status")) in RPC_HTTP and value.keys() <= _ON_THE_WIRE:
         return _read_error(status, value, alone=True)
     error = value.get("errorInfo", value)  # Node's error as JSON
     if isinstance(error, dict) and _codes_beside(error):
         return _read_error(status, error, alone=False)
     return FcmAnswer(status, "object", name=name)
+
+
+def _sent(value: dict[Any, Any]) -> str:
+    """The name of an accepted message in firebase-admin's result for Node, Java, Go or .NET; else nothing."""
+    filled = {key: item for key, item in value.items() if item is not None}
+    named = [_text(filled.pop(key)) for key in _MESSAGE_IDS if key in filled]
+    fine = all(key in _SUCCEEDED and item is True for key, item in filled.items())
+    return named[0] if len(named) == 1 and fine else ""
 
 
 def _read_error(status: int | None, error: dict[Any, Any], *, alone: bool) -> FcmAnswer:

@@ -9,12 +9,15 @@ import msgspec
 #: What the body is: nothing at all; an HTML page; other text; an object; else (array, number, junk).
 Shape = Literal["empty", "html", "text", "object", "odd"]
 
-# "404: ", "HTTP/1.1 404 Not Found", "Unexpected HTTP response with status: 404; body: ", and what Google's
-# Java client puts first, a line with the request. No other words: they may be what the answer is about.
+# "404: ", "HTTP/1.1 404 Not Found", "Unexpected HTTP response with status: 404; body: ", .NET's "Response
+# status code does not indicate success: 404 (NotFound)", and what Google's Java client puts first: its
+# exception's name and a line with the request. No other words: they may be what the answer is about.
 _STATUS_LINE = re.compile(
-    r"(?:(?:HTTP(?:/[\d.]+)?|unexpected|response|with|status|code|error|fcm)[\s:=]+)*"
+    r"(?:[A-Za-z_][\w.$]{0,100}(?:Exception|Error)\s*:\s*)?"
+    r"(?:(?:HTTP(?:/[\d.]+)?|unexpected|response|with|status|code|error|fcm|apns|rejected|returned"
+    r"|does not indicate success)[\s:=]+)*"
     r"(?P<status>[1-5]\d\d)\b(?P<phrase>[ A-Za-z()]{0,40})[\s:;,-]*"
-    r"(?:(?:POST https://fcm\.googleapis\.com/\S+|body)[\s:]*)?(?=[{\[])",
+    r"(?:(?:POST https://fcm\.googleapis\.com/\S+|body)[\s:=]*)?(?=[{\[])",
     re.IGNORECASE,
 )
 
