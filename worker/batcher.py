@@ -75,7 +75,7 @@ class Batcher:
                     self._changed.wait()
                 if not call.done:
                     leads = self._sending = True
-                    calls = self._waiting.copy()
+                    calls = [each for each in self._waiting if not each.done]
             if leads:
                 self._send(calls)
         except Exception:  # a time limit of its thread, for instance: no other's concern

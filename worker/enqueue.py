@@ -139,6 +139,8 @@ def enqueue_outcomes(
         return queue.enqueue_many(jobs) if jobs else []
     except RecursionError:  # raised before anything is enqueued
         deep = [n for n, event in enumerate(events) if not _can_be_stored(event, queue.serializer)]
+        if not deep:  # the caller is
+            raise
         raise InvalidEvents([Rejected(n, "$", "is nested too deeply") for n in deep], len(events)) from None
 
 

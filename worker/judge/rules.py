@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
 from .answers import ApnsAnswer, FcmAnswer
+from .apns_words import SUCCESS
 
 
 class Evidence(StrEnum):
@@ -233,13 +234,13 @@ APNS_REASONS: dict[str, Evidence] = {
 }
 
 APNS_RULES: tuple[Rule[ApnsAnswer], ...] = (
-    # APNs accepts without a body. "Success" is what PyAPNs2 hands on in its place, and Elixir's Pigeon.
+    # APNs accepts without a body; "success" is what Elixir's Pigeon says in its place.
     Rule(
         "accepted",
         ACCEPTED,
         lambda a: (
             a.status == 200
-            and ((a.shape in ("empty", "object") and a.reason == "") or a.reason in ("Success", "success"))
+            and ((a.shape in ("empty", "object") and a.reason == "") or a.reason in (SUCCESS, "success"))
         ),
     ),
     Rule("unexpected_body", UNPROVEN, lambda a: a.status == 200),
