@@ -188,7 +188,7 @@ class _PlainPickle:
         except _NotPlain:
             function, instance, arguments, others = value
             plain = tuple(json.loads(json.dumps(arguments)))
-            return pickle.dumps((function, instance, plain, others), pickle.HIGHEST_PROTOCOL)
+            return bytes(DefaultSerializer.dumps((function, instance, plain, others)))
         return stored.getvalue()
 
     loads = DefaultSerializer.loads

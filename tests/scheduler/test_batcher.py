@@ -106,16 +106,31 @@ def test_a_bad_event_costs_the_events_of_its_own_call_alone(queue: HeldQueue, ap
     assert enqueued(queue) == [keys(0, 0), [*keys(1, 2), "key-5"]]
 
 
-def test_an_error_of_redis_reaches_every_call_that_was_enqueued_along(redis: Redis, app: sample.App) -> None:
-    class Failing(HeldQueue):
-        def enqueue_many(self, *args: Any, **kwargs: Any) -> Any:
-            super().enqueue_many(*args, **kwargs)
-            raise redis_py.ConnectionError("away")
+class AwayQueue(HeldQueue):
+    """Redis is lost whenever it was asked."""
 
-    queue = Failing("notiflog", connection=redis)
+    def enqueue_many(self, *args: Any, **kwargs: Any) -> Any:
+        super().enqueue_many(*args, **kwargs)
+        raise redis_py.ConnectionError("away")
+
+
+@pytest.fixture
+def away(redis: Redis) -> AwayQueue:
+    queue = AwayQueue("notiflog", connection=redis)
     queue.hold()
-    ended = meanwhile(queue, calls(app, 0, 3))
+    return queue
+
+
+def test_an_error_of_redis_reaches_every_call_that_was_enqueued_along(
+    away: AwayQueue, app: sample.App
+) -> None:
+    ended = meanwhile(away, calls(app, 0, 3))
     assert [type(error) for error in ended] == [redis_py.ConnectionError] * 4
+
+
+def test_every_call_has_an_error_of_its_own(away: AwayQueue, app: sample.App) -> None:
+    ended = meanwhile(away, calls(app, 0, 3))
+    assert len({id(error) for error in ended}) == 4
 
 
 def test_behind_an_error_the_next_call_is_tried_anew(queue: HeldQueue, app: sample.App) -> None:
@@ -149,18 +164,6 @@ def test_a_time_limit_ends_the_call_of_its_thread_alone(queue: HeldQueue, app: s
     assert enqueued(queue) == [keys(1, 3)]
 
 
-def test_every_call_has_an_error_of_its_own(redis: Redis, app: sample.App) -> None:
-    class Failing(HeldQueue):
-        def enqueue_many(self, *args: Any, **kwargs: Any) -> Any:
-            super().enqueue_many(*args, **kwargs)
-            raise redis_py.ConnectionError("away")
-
-    queue = Failing("notiflog", connection=redis)
-    queue.hold()
-    ended = meanwhile(queue, calls(app, 0, 3))
-    assert len({id(error) for error in ended}) == 4
-
-
 def test_tasks_that_wait_take_one_thread_in_all(queue: HeldQueue, app: sample.App) -> None:
     batcher = Batcher(queue)
 
@@ -184,9 +187,7 @@ def test_a_process_forked_while_another_thread_sends_has_its_own(queue: HeldQueu
         sending = threads.submit(batcher.enqueue, make.event(app, 0))
         queue.reached.wait()
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of forking with threads, which others do, too
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
             child = os.fork()
         if not child:
             signal.alarm(10)
